@@ -1,0 +1,207 @@
+"""Signed random projections, their codes, and the soft collision of a query with a code.
+
+Notation of the theory pages: L tables of P planes w_lp; z_lp = <w_lp, q>; h = map(z); s_ilp = +1 where
+<w_lp, k_i> >= 0, else -1. Bit p of a code (least significant first) is 1 where s = +1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socket_theory.rng import Key, normal
+
+QueryMap = Literal["tanh_scaled", "tanh", "linear"]
+QUERY_MAPS: tuple[QueryMap, ...] = get_args(QueryMap)
+MAX_PLANES = 16
+BLOCK_ROWS = 64
+_BLOCKS_AT_ONCE = 16
+_CHUNK_BITS = 8
+
+Float = NDArray[np.float64]
+Codes = NDArray[np.uint16]
+
+
+def round_to_bfloat16(x: Float) -> Float:
+    """The nearest values that bfloat16 holds (ties to even, subnormals included), as float64 of the same shape."""
+    exponent = np.maximum(np.frexp(x)[1], -125)
+    return np.asarray(np.ldexp(np.rint(np.ldexp(x, 8 - exponent)), exponent - 8))
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """One sample of hyperplanes, shared by all KV heads of a layer.
+
+    Parameters
+    ----------
+    weights : float64 array [num_tables, num_planes, head_dim]
+
+    Raises
+    ------
+    ValueError
+        If the array is not three-dimensional and finite, or has more than 16 planes a table.
+    """
+
+    weights: Float
+
+    def __post_init__(self) -> None:
+        weights = np.asarray(self.weights, dtype=np.float64)
+        if weights.ndim != 3 or 0 in weights.shape:
+            raise ValueError(
+                f"planes of shape {weights.shape} were given: pass a non-empty array [num_tables, num_planes, head_dim]."
+            )
+        if weights.shape[1] > MAX_PLANES:
+            raise ValueError(f"num_planes={weights.shape[1]} was given: pass at most {MAX_PLANES}, codes are 16 bits.")
+        if not np.isfinite(weights).all():
+            raise ValueError("planes contain NaN or infinity: pass finite weights, or draw them with SignHash.draw(key).")
+        object.__setattr__(self, "weights", weights)
+
+    @property
+    def num_tables(self) -> int:
+        return self.weights.shape[0]
+
+    @property
+    def num_planes(self) -> int:
+        return self.weights.shape[1]
+
+    @property
+    def head_dim(self) -> int:
+        return self.weights.shape[2]
+
+
+@dataclass(frozen=True)
+class SignHash:
+    """The law of the planes: num_tables x num_planes independent standard Gaussian vectors of length head_dim.
+
+    Raises
+    ------
+    ValueError
+        If a count is below 1 or num_planes exceeds 16.
+    """
+
+    num_tables: int
+    num_planes: int
+    head_dim: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_tables", "num_planes", "head_dim"):
+            if int(getattr(self, name)) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} was given: pass an integer of at least 1.")
+        if self.num_planes > MAX_PLANES:
+            raise ValueError(f"num_planes={self.num_planes} was given: pass at most {MAX_PLANES}, codes are 16 bits.")
+
+    def draw(self, key: Key) -> Planes:
+        """One sample, rounded to values bfloat16 holds so that 16-bit keys are projected exactly on every backend."""
+        shape = (self.num_tables, self.num_planes, self.head_dim)
+        draws = normal(key.fold_in("planes"), np.arange(np.prod(shape), dtype=np.uint64))
+        return Planes(round_to_bfloat16(draws).reshape(shape))
+
+
+def apply_query_map(projections: Float, query_map: QueryMap, head_dim: int) -> Float:
+    """h = tanh(z)/sqrt(d) (`tanh_scaled`, the released code), tanh(z) (`tanh`, as published) or z (`linear`)."""
+    if query_map == "tanh_scaled":
+        return np.asarray(np.tanh(projections) / np.sqrt(head_dim))
+    if query_map == "tanh":
+        return np.asarray(np.tanh(projections))
+    if query_map == "linear":
+        return projections
+    raise ValueError(f"query_map={query_map!r} is unknown: pass one of {', '.join(QUERY_MAPS)}.")
+
+
+def query_map_bound(query_map: QueryMap, head_dim: int) -> float:
+    """h_max, the supremum of |h|: 1/sqrt(d), 1 or infinity."""
+    return float(np.inf) if query_map == "linear" else float(apply_query_map(np.array(np.inf), query_map, head_dim))
+
+
+def project_query(query: Float, planes: Planes) -> Float:
+    """z: query [..., D] -> [..., L, P]."""
+    return np.asarray(np.einsum("...d,lpd->...lp", query, planes.weights, optimize=True))
+
+
+def hash_keys(keys: NDArray[Any], planes: Planes, center: Float | None = None) -> Codes:
+    """Sign codes of every key; `center` [..., D] is subtracted first.
+
+    Shapes: keys [..., N, D] -> codes uint16 [..., L, N]. Source: SOCKET, index construction (`specs/socket.md` 1).
+
+    Rows go through the matrix product in zero-padded blocks of 64, so a key has the same bits whether it
+    arrives alone or among others.
+    """
+    *lead, count, _ = keys.shape
+    offset = None if center is None else np.broadcast_to(center, (*lead, keys.shape[-1]))
+    matrix = np.ascontiguousarray(planes.weights.transpose(2, 1, 0).reshape(planes.head_dim, -1))
+    codes = np.empty((*lead, planes.num_tables, count), dtype=np.uint16)
+    for index in np.ndindex(*lead):
+        shift = 0.0 if offset is None else offset[index]
+        for start in range(0, count, BLOCK_ROWS * _BLOCKS_AT_ONCE):
+            rows = keys[index][start : start + BLOCK_ROWS * _BLOCKS_AT_ONCE].astype(np.float64) - shift
+            codes[index][:, start : start + len(rows)] = _hash_rows(rows, matrix, planes.num_planes).T
+    return codes
+
+
+def _hash_rows(rows: Float, matrix: Float, num_planes: int) -> Codes:
+    blocks = -(-len(rows) // BLOCK_ROWS)
+    padded = np.zeros((blocks * BLOCK_ROWS, rows.shape[1]))
+    padded[: len(rows)] = rows
+    positive = (padded.reshape(blocks, BLOCK_ROWS, -1) @ matrix >= 0).reshape(len(padded), num_planes, -1)
+    codes = np.zeros((len(padded), positive.shape[2]), dtype=np.uint16)
+    for plane in range(num_planes):
+        codes |= positive[:, plane].astype(np.uint16) << np.uint16(plane)
+    return codes[: len(rows)]
+
+
+def log_bit_probabilities(mapped: Float, temperature: float) -> tuple[Float, Float]:
+    """log sigma(-2h/tau) and log sigma(2h/tau): the soft probability that bit p of the query is 0 or 1 (S1)."""
+    exponent = 2 * mapped / temperature
+    return -np.logaddexp(0, exponent), -np.logaddexp(0, -exponent)
+
+
+def log_soft_collisions(mapped: Float, codes: Codes, temperature: float) -> Float:
+    """ln w_i^(l) = sum_p ln sigma(2 h_lp s_ilp / tau): the definition, one bit at a time.
+
+    Shapes: mapped [L, P], codes [L, N] -> [L, N]. Source: S1.
+    """
+    zero, one = log_bit_probabilities(mapped, temperature)
+    total = np.zeros(codes.shape)
+    for plane in range(mapped.shape[-1]):
+        bit = (codes >> np.uint16(plane)) & np.uint16(1)
+        total += np.where(bit == 1, one[..., plane, None], zero[..., plane, None])
+    return total
+
+
+def soft_collision_scores(mapped: Float, codes: Codes, temperature: float) -> Float:
+    """w-bar_i, the mean over tables of w_i^(l), by look-ups in tables of at most 2^8 products (S1).
+
+    Shapes: mapped [L, P], codes [L, N] -> [N].
+    """
+    tables = _chunk_tables(mapped, temperature)
+    total = np.zeros(codes.shape[1])
+    for table, row in enumerate(codes):
+        weight = tables[0][table][row & np.uint16(0xFF)] if len(tables) > 1 else tables[0][table][row]
+        if len(tables) > 1:
+            weight *= tables[1][table][row >> np.uint16(_CHUNK_BITS)]
+        total += weight
+    return total / len(codes)
+
+
+def _chunk_tables(mapped: Float, temperature: float) -> list[Float]:
+    zero, one = log_bit_probabilities(mapped, temperature)
+    tables = []
+    for first in range(0, mapped.shape[1], _CHUNK_BITS):
+        table = np.zeros((len(mapped), 1))
+        for plane in range(first, min(first + _CHUNK_BITS, mapped.shape[1])):
+            table = np.concatenate([table + zero[:, plane, None], table + one[:, plane, None]], axis=1)
+        tables.append(np.exp(table))
+    return tables
+
+
+def hard_collision_scores(projections: Float, codes: Codes) -> Float:
+    """The fraction of tables whose bucket the key shares with the query (S3).
+
+    Shapes: projections z [L, P], codes [L, N] -> [N].
+    """
+    place = np.uint16(1) << np.arange(projections.shape[1], dtype=np.uint16)
+    bucket = ((projections >= 0) * place).sum(axis=1).astype(np.uint16)
+    return np.asarray(np.mean(codes == bucket[:, None], axis=0))
