@@ -1,4 +1,4 @@
-"""Signed random projections, their codes, and the soft collision of a query with a code.
+"""Signed random projections of keys and queries, and the codes of their signs.
 
 Notation of the theory pages: L tables of P planes w_lp; z_lp = <w_lp, q>; h = map(z); s_ilp = +1 where
 <w_lp, k_i> >= 0, else -1. Bit p of a code (least significant first) is 1 where s = +1.
@@ -19,7 +19,6 @@ QUERY_MAPS: tuple[QueryMap, ...] = get_args(QueryMap)
 MAX_PLANES = 16
 BLOCK_ROWS = 64
 _BLOCKS_AT_ONCE = 16
-_CHUNK_BITS = 8
 
 Float = NDArray[np.float64]
 Codes = NDArray[np.uint16]
@@ -51,25 +50,25 @@ class Planes:
         weights = np.asarray(self.weights, dtype=np.float64)
         if weights.ndim != 3 or 0 in weights.shape:
             raise ValueError(
-                f"planes of shape {weights.shape} were given: pass a non-empty array [num_tables, num_planes, head_dim]."
+                f"planes of shape {weights.shape} were given: pass [num_tables, num_planes, head_dim], none of them 0."
             )
         if weights.shape[1] > MAX_PLANES:
             raise ValueError(f"num_planes={weights.shape[1]} was given: pass at most {MAX_PLANES}, codes are 16 bits.")
         if not np.isfinite(weights).all():
-            raise ValueError("planes contain NaN or infinity: pass finite weights, or draw them with SignHash.draw(key).")
+            raise ValueError("planes contain NaN or infinity: pass finite ones, or draw them with SignHash.draw(key).")
         object.__setattr__(self, "weights", weights)
 
     @property
     def num_tables(self) -> int:
-        return self.weights.shape[0]
+        return int(self.weights.shape[0])
 
     @property
     def num_planes(self) -> int:
-        return self.weights.shape[1]
+        return int(self.weights.shape[1])
 
     @property
     def head_dim(self) -> int:
-        return self.weights.shape[2]
+        return int(self.weights.shape[2])
 
 
 @dataclass(frozen=True)
@@ -150,58 +149,3 @@ def _hash_rows(rows: Float, matrix: Float, num_planes: int) -> Codes:
     for plane in range(num_planes):
         codes |= positive[:, plane].astype(np.uint16) << np.uint16(plane)
     return codes[: len(rows)]
-
-
-def log_bit_probabilities(mapped: Float, temperature: float) -> tuple[Float, Float]:
-    """log sigma(-2h/tau) and log sigma(2h/tau): the soft probability that bit p of the query is 0 or 1 (S1)."""
-    exponent = 2 * mapped / temperature
-    return -np.logaddexp(0, exponent), -np.logaddexp(0, -exponent)
-
-
-def log_soft_collisions(mapped: Float, codes: Codes, temperature: float) -> Float:
-    """ln w_i^(l) = sum_p ln sigma(2 h_lp s_ilp / tau): the definition, one bit at a time.
-
-    Shapes: mapped [L, P], codes [L, N] -> [L, N]. Source: S1.
-    """
-    zero, one = log_bit_probabilities(mapped, temperature)
-    total = np.zeros(codes.shape)
-    for plane in range(mapped.shape[-1]):
-        bit = (codes >> np.uint16(plane)) & np.uint16(1)
-        total += np.where(bit == 1, one[..., plane, None], zero[..., plane, None])
-    return total
-
-
-def soft_collision_scores(mapped: Float, codes: Codes, temperature: float) -> Float:
-    """w-bar_i, the mean over tables of w_i^(l), by look-ups in tables of at most 2^8 products (S1).
-
-    Shapes: mapped [L, P], codes [L, N] -> [N].
-    """
-    tables = _chunk_tables(mapped, temperature)
-    total = np.zeros(codes.shape[1])
-    for table, row in enumerate(codes):
-        weight = tables[0][table][row & np.uint16(0xFF)] if len(tables) > 1 else tables[0][table][row]
-        if len(tables) > 1:
-            weight *= tables[1][table][row >> np.uint16(_CHUNK_BITS)]
-        total += weight
-    return total / len(codes)
-
-
-def _chunk_tables(mapped: Float, temperature: float) -> list[Float]:
-    zero, one = log_bit_probabilities(mapped, temperature)
-    tables = []
-    for first in range(0, mapped.shape[1], _CHUNK_BITS):
-        table = np.zeros((len(mapped), 1))
-        for plane in range(first, min(first + _CHUNK_BITS, mapped.shape[1])):
-            table = np.concatenate([table + zero[:, plane, None], table + one[:, plane, None]], axis=1)
-        tables.append(np.exp(table))
-    return tables
-
-
-def hard_collision_scores(projections: Float, codes: Codes) -> Float:
-    """The fraction of tables whose bucket the key shares with the query (S3).
-
-    Shapes: projections z [L, P], codes [L, N] -> [N].
-    """
-    place = np.uint16(1) << np.arange(projections.shape[1], dtype=np.uint16)
-    bucket = ((projections >= 0) * place).sum(axis=1).astype(np.uint16)
-    return np.asarray(np.mean(codes == bucket[:, None], axis=0))

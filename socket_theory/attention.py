@@ -1,0 +1,147 @@
+"""The targets: exact softmax attention, angular attention, and the algebra of attention states.
+
+A state is a weighted mean together with the log of its total weight, so states over disjoint token sets
+merge exactly (C1): that is split-KV decoding, shared prefixes and sequence parallelism.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socket_theory.moments import SoftKernel, hard_kernel
+
+Float = NDArray[np.float64]
+Kind = Literal["softmax", "angular"]
+_CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionState:
+    """A partial attention result.
+
+    Parameters
+    ----------
+    value : array [..., D]
+        The weighted mean of the values seen.
+    lse : array [...]
+        Natural log of the total weight seen; -inf for nothing.
+    kind : {"softmax", "angular"}
+        What the weights are: exp(logit), or a collision probability.
+    """
+
+    value: Any
+    lse: Any
+    kind: Kind = "softmax"
+
+
+def empty_state(shape: tuple[int, ...], kind: Kind = "softmax") -> AttentionState:
+    """The identity of `merge_states` for values of `shape` [..., D]."""
+    return AttentionState(np.zeros(shape), np.full(shape[:-1], -np.inf), kind)
+
+
+def merge_states(a: AttentionState, b: AttentionState) -> AttentionState:
+    """The state of the union of two disjoint token sets. Source: C1.
+
+    Raises
+    ------
+    ValueError
+        If the kinds differ: a softmax weight and a collision probability have no common unit.
+    """
+    if a.kind != b.kind:
+        raise ValueError(f"a state of kind {a.kind!r} was given with one of kind {b.kind!r}: merge states of one kind.")
+    top = np.maximum(a.lse, b.lse)
+    reference = np.where(np.isfinite(top), top, 0.0)
+    weight_a, weight_b = np.exp(a.lse - reference), np.exp(b.lse - reference)
+    total = weight_a + weight_b
+    share_a, share_b = (w / np.where(total > 0, total, 1.0) for w in (weight_a, weight_b))
+    with np.errstate(divide="ignore"):
+        lse = np.log(total) + reference
+    return AttentionState(share_a[..., None] * a.value + share_b[..., None] * b.value, lse, a.kind)
+
+
+def weighted_state(log_weights: Float, values: NDArray[Any], kind: Kind) -> AttentionState:
+    """sum_i e^{l_i} v_i / sum_i e^{l_i} and ln sum_i e^{l_i}, normalised in the log domain.
+
+    Shapes: log_weights [..., N], values [N, D] -> value [..., D], lse [...].
+
+    Raises
+    ------
+    ValueError
+        If N = 0 or every weight of a row is zero (the ratio is 0/0, as for hard LSH without a collision).
+    """
+    top = np.max(log_weights, axis=-1, keepdims=True, initial=-np.inf)
+    if not np.isfinite(top).all():
+        raise ValueError(
+            "no token has a positive weight, so the weighted mean is 0/0: "
+            "use a soft kernel (temperature > 0), fewer planes a table or more tables."
+        )
+    weights = np.exp(log_weights - top)
+    total = weights.sum(axis=-1)
+    numerator = np.zeros((*log_weights.shape[:-1], values.shape[-1]))
+    for start in range(0, len(values), _CHUNK_ROWS):
+        chunk = slice(start, start + _CHUNK_ROWS)
+        numerator += weights[..., chunk] @ values[chunk].astype(np.float64)
+    return AttentionState(numerator / total[..., None], top[..., 0] + np.log(total), kind)
+
+
+def attention_logits(query: NDArray[Any], keys: NDArray[Any], sm_scale: float | None = None) -> Float:
+    """sm_scale <q, k_i>; sm_scale defaults to 1/sqrt(D). Shapes: query [..., D], keys [N, D] -> [..., N]."""
+    scale = 1 / np.sqrt(query.shape[-1]) if sm_scale is None else sm_scale
+    scaled = query.astype(np.float64) * scale
+    logits = np.empty((*query.shape[:-1], len(keys)))
+    for start in range(0, len(keys), _CHUNK_ROWS):
+        chunk = slice(start, start + _CHUNK_ROWS)
+        logits[..., chunk] = scaled @ keys[chunk].astype(np.float64).T
+    return logits
+
+
+def softmax_attention(
+    query: NDArray[Any], keys: NDArray[Any], values: NDArray[Any], sm_scale: float | None = None
+) -> AttentionState:
+    """Exact attention of queries [..., D] over keys [N, D], values [N, E]: the truth of every top-k method."""
+    return weighted_state(attention_logits(query, keys, sm_scale), values, "softmax")
+
+
+def angles(query: NDArray[Any], keys: NDArray[Any]) -> Float:
+    """theta_i between query [D] and keys [N, D], in [0, pi]; pi/2 where either is the zero vector. -> [N].
+
+    By the chord lengths |u-v| and |u+v|, accurate at both ends where arccos is not.
+    """
+    left, right = _directions(query), _directions(keys)
+    return np.asarray(2 * np.arctan2(np.linalg.norm(right - left, axis=-1), np.linalg.norm(right + left, axis=-1)))
+
+
+def _directions(vectors: NDArray[Any]) -> Float:
+    wide = vectors.astype(np.float64)
+    largest = np.max(np.abs(wide), axis=-1, keepdims=True)
+    wide = wide / np.where(largest > 0, largest, 1)
+    norm = np.sqrt((wide * wide).sum(-1, keepdims=True))
+    return np.asarray(wide / np.where(norm > 0, norm, 1))
+
+
+def angular_attention(query: NDArray[Any], keys: NDArray[Any], values: NDArray[Any], num_planes: int) -> AttentionState:
+    """y* = sum kappa_0(theta_i) v_i / sum kappa_0, kappa_0 = (1-theta/pi)^P: the target of SOCKET's theory (S3, S11).
+
+    Shapes: query [D], keys [N, D], values [N, E] -> value [E], lse [].
+    """
+    with np.errstate(divide="ignore"):
+        log_kernel = np.log(hard_kernel(angles(query, keys), num_planes))
+    return weighted_state(log_kernel, values, "angular")
+
+
+def soft_angular_attention(
+    query: NDArray[Any], keys: NDArray[Any], values: NDArray[Any], kernel: SoftKernel
+) -> AttentionState:
+    """y_tau = sum kappa_tau(theta_i, |q|) v_i / Z_tau: infinitely many tables at a finite temperature (S4).
+
+    Shapes: query [D], keys [N, D], values [N, E] -> value [E], lse [].
+    """
+    wide = query.astype(np.float64)
+    bit_mean = kernel.bit_mean(angles(query, keys), float(np.sqrt((wide * wide).sum())))
+    with np.errstate(divide="ignore"):
+        log_kernel = kernel.num_planes * np.log(bit_mean)
+    return weighted_state(log_kernel, values, "angular")

@@ -1,0 +1,175 @@
+"""The operations a device must provide, which device computes what, and the one border to torch.
+
+Array type in, backend, array type out: NumPy arrays and torch CPU tensors go to the NumPy reference, CuPy
+arrays and torch CUDA tensors to `socket_gpu`. Third parties register under the entry-point group
+`socket_theory.backends` and are chosen by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from socket_theory.hashing import Planes, QueryMap
+from socket_theory.selection import Budget
+
+ENTRY_POINT_GROUP = "socket_theory.backends"
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Array operations over a batch: B sequences, Hq query heads, Hkv KV heads, N token slots, L tables.
+
+    `spans` is an int64 array [B, 2] of (kv_start, kv_len); slots outside a sequence's span are never read.
+    Arrays of an index have the token axis last; keys and values have it second to last.
+    """
+
+    name: str
+
+    def hash_keys(self, keys: Any, spans: Any, planes: Planes, center: Any | None) -> Any:
+        """Codes of keys [B, Hkv, N, D] in the backend's packing, [B, Hkv, L, N] in the reference."""
+
+    def value_norms(self, values: Any, spans: Any) -> Any:
+        """Norms rounded to bfloat16, as float32: values [B, Hkv, N, D] -> [B, Hkv, N]."""
+
+    def mean_keys(self, keys: Any, spans: Any) -> Any:
+        """Mean of the valid keys rounded to the keys' dtype: [B, Hkv, N, D] -> [B, Hkv, D]."""
+
+    def soft_scores(
+        self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
+    ) -> Any:
+        """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N]; -inf outside the spans."""
+
+    def log_soft_scores(
+        self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
+    ) -> Any:
+        """Natural log of the mean soft collision weight, float64 [B, Hq, N]; -inf outside the spans."""
+
+    def hard_scores(self, query: Any, codes: Any, spans: Any, planes: Planes) -> Any:
+        """Share of tables with a bucket match, float32 [B, Hq, N]; -inf outside the spans."""
+
+    def exact_scores(self, query: Any, keys: Any, spans: Any, sm_scale: float) -> Any:
+        """sm_scale <q, k>, float32 [B, Hq, N]; -inf outside the spans."""
+
+    def weigh_scores(self, scores: Any, value_norms: Any) -> Any:
+        """Scores times the value norms of the KV head: [B, Hq, N] and [B, Hkv, N] -> [B, Hq, N]."""
+
+    def select(self, scores: Any, spans: Any, budget: Budget, num_kv_heads: int) -> Any:
+        """Kept slots, ascending, -1 padded: scores [B, Hq, N] -> int32 [B, Hq, K]."""
+
+    def attend(self, query: Any, keys: Any, values: Any, indices: Any, sm_scale: float) -> tuple[Any, Any]:
+        """Exact softmax over the listed slots: value [B, Hq, E] and natural-log lse [B, Hq]."""
+
+    def average(self, log_weights: Any, values: Any, spans: Any) -> tuple[Any, Any]:
+        """Weighted mean of the valid values and log total weight: log_weights [B, Hq, N] -> [B, Hq, E], [B, Hq]."""
+
+    def sample(
+        self, log_weights: Any, values: Any, spans: Any, value_norms: Any | None, points: Any
+    ) -> tuple[Any, Any, Any]:
+        """A draw of that mean at uniforms [B, Hq, M], value-aware if norms are given: value, lse and kept slots."""
+
+    def write_tokens(self, old: Mapping[str, Any], new: Mapping[str, Any], spans: Any, capacity: int | None) -> Any:
+        """The arrays of a cache with T new tokens written behind each sequence's span."""
+
+    def take_rows(self, arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
+        """The arrays of a cache with its sequences selected or repeated."""
+
+
+def array_type(array: Any) -> str:
+    """ "numpy", "cupy", "torch" (CPU) or "torch-cuda", told from the type without importing anything.
+
+    Raises
+    ------
+    TypeError
+        For anything that is not an array of one of these libraries.
+    """
+    library = type(array).__module__.split(".")[0]
+    if library == "torch" and hasattr(array, "device"):
+        return "torch" if array.device.type == "cpu" else f"torch-{array.device.type}"
+    if library in ("numpy", "cupy") and hasattr(array, "dtype"):
+        return library
+    if isinstance(array, np.ndarray):
+        return "numpy"
+    raise TypeError(f"an object of type {library}.{type(array).__name__} was given: pass a NumPy, CuPy or torch array.")
+
+
+def common_array_type(**arrays: Any) -> str:
+    """The one array type of all arguments that are not None, or TypeError naming the two that differ."""
+    found = {name: array_type(array) for name, array in arrays.items() if array is not None}
+    first, kind = next(iter(found.items()))
+    for name, other in found.items():
+        if other != kind:
+            raise TypeError(f"{first} is a {kind} array and {name} a {other} array: pass one kind.")
+    return kind
+
+
+def resolve_backend(kind: str, backend: Backend | str | None = None) -> Backend:
+    """The backend for an array type, or the one asked for by value or entry-point name.
+
+    Raises
+    ------
+    ValueError
+        If no backend has that name.
+    RuntimeError
+        From `socket_gpu`, naming the missing package, driver, device or headers.
+    """
+    if backend is None:
+        backend = {"numpy": "numpy", "torch": "numpy", "cupy": "cupy", "torch-cuda": "cupy"}.get(kind, kind)
+    if not isinstance(backend, str):
+        return backend
+    if backend == "numpy":
+        return _load("socket_theory.numpy_backend", "NumpyBackend")
+    if backend == "cupy":
+        return _load("socket_gpu.backend", "CupyBackend")
+    found = entry_points(group=ENTRY_POINT_GROUP, name=backend)
+    if not found:
+        raise ValueError(f"backend={backend!r} is not known: pass 'numpy', 'cupy' or an installed entry point's name.")
+    loaded: Backend = next(iter(found)).load()()
+    return loaded
+
+
+def _load(module: str, name: str) -> Backend:
+    loaded: Backend = getattr(import_module(module), name)()
+    return loaded
+
+
+def to_native(name: str, array: Any) -> Any:
+    """A torch tensor as the backend's own array through DLPack, without a copy; other arrays as they are.
+
+    Raises
+    ------
+    ValueError
+        If the tensor requires grad.
+    """
+    kind = array_type(array)
+    if not kind.startswith("torch"):
+        return array
+    if array.requires_grad:
+        raise ValueError(f"{name} requires grad, and these estimators are not differentiable: pass {name}.detach().")
+    if kind != "torch":
+        return import_module("cupy").from_dlpack(array)
+    if str(array.dtype) != "torch.bfloat16":
+        return np.from_dlpack(array)
+    return np.from_dlpack(array.view(import_module("torch").int16)).view(bfloat16())
+
+
+def from_native(array: Any, kind: str) -> Any:
+    """The inverse of `to_native` for an array type."""
+    if not kind.startswith("torch"):
+        return array
+    torch = import_module("torch")
+    if str(array.dtype) == "bfloat16" and kind == "torch":
+        return torch.from_dlpack(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_dlpack(array)
+
+
+def bfloat16() -> Any:
+    """NumPy's bfloat16 from ml_dtypes, or ImportError with the install line."""
+    try:
+        return np.dtype(import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise ImportError("bfloat16 arrays on the CPU need ml_dtypes: pip install ml_dtypes.") from error

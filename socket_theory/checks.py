@@ -1,0 +1,74 @@
+"""Input validation. Every message says what was given and what to pass instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FLOAT_NAMES = ("float16", "float32", "float64", "bfloat16")
+# Squares, norms and group sums of inputs up to here stay finite in float64 and in bfloat16's range.
+MAX_MAGNITUDE = 1e32
+
+
+def require_float(name: str, dtype: Any) -> str:
+    """The dtype's name if it is one of float16, bfloat16, float32, float64.
+
+    Raises
+    ------
+    TypeError
+        For any other dtype; quantised caches are told to dequantise.
+    """
+    given = str(dtype).removeprefix("torch.")
+    if given in FLOAT_NAMES:
+        return given
+    if given.startswith("float8") or given in ("int8", "uint8", "int4", "uint4"):
+        raise TypeError(f"{name} has dtype {given}: quantised KV is not supported, dequantise to bfloat16.")
+    raise TypeError(f"{name} has dtype {given}: pass one of {', '.join(FLOAT_NAMES)}.")
+
+
+def require_finite(name: str, array: NDArray[Any]) -> None:
+    """Raises ValueError if `array` holds NaN, infinity or a magnitude beyond 1e32."""
+    largest = np.max(np.abs(array), initial=0)
+    if not np.isfinite(largest):
+        raise ValueError(f"{name} contains NaN or infinity: pass finite values; mark padding by kv_start and kv_len.")
+    if float(largest) > MAX_MAGNITUDE:
+        raise ValueError(f"{name} reaches {float(largest):.3g} in magnitude: rescale it to at most {MAX_MAGNITUDE:g}.")
+
+
+def require_positive(name: str, value: float) -> float:
+    """`value` as a float if it is finite and above zero, else ValueError."""
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{name}={value!r} was given: pass a finite number above 0.")
+    return float(value)
+
+
+def require_count(name: str, value: int, least: int = 1) -> int:
+    """`value` as an int if it is an integer of at least `least`, else TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}={value!r} is of type {type(value).__name__}: pass an integer.")
+    if value < least:
+        raise ValueError(f"{name}={value} was given: pass an integer of at least {least}.")
+    return int(value)
+
+
+def require_head_ratio(num_qo_heads: int, num_kv_heads: int) -> int:
+    """Query heads per KV head, or ValueError if the division leaves a remainder."""
+    if num_qo_heads == 0 or num_qo_heads % num_kv_heads:
+        raise ValueError(
+            f"the query has {num_qo_heads} heads and the cache {num_kv_heads} KV heads: "
+            f"pass a positive multiple of {num_kv_heads} query heads."
+        )
+    return num_qo_heads // num_kv_heads
+
+
+def cast_output(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """`array` in `dtype`; ValueError where a finite value would overflow to infinity."""
+    with np.errstate(over="ignore"):
+        result = array.astype(dtype)
+    if not np.isfinite(result).all():
+        raise ValueError(
+            f"the output reaches {np.max(np.abs(array)):.3g}, which {result.dtype} cannot hold: pass a wider out_dtype."
+        )
+    return result

@@ -1,0 +1,30 @@
+"""One method, one file; `METHODS` is the registry by class name."""
+
+from socket_theory.estimators.baselines import Dense, OracleTopK, RandomTokens, Window
+from socket_theory.estimators.cache import Cache
+from socket_theory.estimators.estimate import Estimate, Stats
+from socket_theory.estimators.hard_lsh import HardLSH
+from socket_theory.estimators.method import Method
+from socket_theory.estimators.socket_lsh import Socket
+from socket_theory.estimators.socket_sampling import SocketSampling
+from socket_theory.estimators.storage import load_cache
+
+METHODS: dict[str, type[Method]] = {
+    method.__name__: method for method in (Dense, OracleTopK, Window, RandomTokens, HardLSH, Socket, SocketSampling)
+}
+
+__all__ = [
+    "METHODS",
+    "Cache",
+    "Dense",
+    "Estimate",
+    "HardLSH",
+    "Method",
+    "OracleTopK",
+    "RandomTokens",
+    "Socket",
+    "SocketSampling",
+    "Stats",
+    "Window",
+    "load_cache",
+]

@@ -1,0 +1,152 @@
+"""Keys, values and the method's index beside them: what a decode step reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from socket_theory.backend import Backend
+from socket_theory.checks import require_finite
+from socket_theory.estimators.inputs import check_key_values, flatten_lead
+
+if TYPE_CHECKING:
+    from socket_theory.estimators.method import Method
+
+
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """Made by `Method.prepare`; every operation returns a new one and leaves this one as it was.
+
+    Parameters
+    ----------
+    method : Method
+        The method whose index this is.
+    arrays : dict
+        `keys` [B, Hkv, N, D], `values` [B, Hkv, N, E] and the index, token axis last.
+    spans : int64 array [B, 2]
+        (kv_start, kv_len) of each sequence.
+    lead : tuple of int
+        The leading shape the user gave; its product is B.
+    planes : Planes or None
+    center : array [B, Hkv, D] or None
+        The offset subtracted from keys before hashing.
+    capacity : int or None
+    array_type : str
+        What the user passes and gets: "numpy", "torch", "cupy" or "torch-cuda".
+    backend : Backend
+    """
+
+    method: Method
+    arrays: dict[str, Any]
+    spans: Any
+    lead: tuple[int, ...]
+    planes: Any
+    center: Any | None
+    capacity: int | None
+    array_type: str
+    backend: Backend
+
+    @property
+    def keys(self) -> Any:
+        return self.arrays["keys"]
+
+    @property
+    def values(self) -> Any:
+        return self.arrays["values"]
+
+    @property
+    def kv_len(self) -> Any:
+        """Valid tokens of each sequence, int64 of the leading shape."""
+        return self.spans[:, 1].reshape(self.lead)
+
+    @property
+    def kv_start(self) -> Any:
+        """First valid slot of each sequence, int64 of the leading shape."""
+        return self.spans[:, 0].reshape(self.lead)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by keys, values and index."""
+        return sum(int(array.nbytes) for array in self.arrays.values())
+
+    def append(self, keys: Any, values: Any) -> Cache:
+        """A cache with T more tokens behind each sequence's valid ones. Use the returned one. Source: C3.
+
+        Shapes: keys [..., Hkv, T, D], values [..., Hkv, T, E].
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `prepare`; also if the tokens exceed the planned capacity.
+        """
+        keys, values, kind = check_key_values(keys, values)
+        if kind != self.array_type:
+            raise TypeError(f"the cache holds {self.array_type} arrays and {kind} ones were given: convert them.")
+        want = (*self.lead, self.keys.shape[1], keys.shape[-2], self.keys.shape[-1])
+        if keys.shape != want or values.shape[-1] != self.values.shape[-1]:
+            raise ValueError(
+                f"keys {keys.shape} and values {values.shape} do not fit the cache: "
+                f"pass keys {want} and values {(*want[:-1], self.values.shape[-1])}."
+            )
+        if keys.dtype != self.keys.dtype or values.dtype != self.values.dtype:
+            raise TypeError(
+                f"keys of {keys.dtype} and values of {values.dtype} were given to a cache of {self.keys.dtype} and "
+                f"{self.values.dtype}: convert them first."
+            )
+        keys, values = flatten_lead(keys, len(self.lead)), flatten_lead(values, len(self.lead))
+        added = keys.shape[-2]
+        if self.capacity is not None and int(self.spans.sum(axis=1).max()) + added > self.capacity:
+            raise ValueError(f"appending {added} tokens exceeds capacity={self.capacity}: prepare with a larger one.")
+        whole = np.tile(np.array([0, added]), (len(self.spans), 1))
+        require_finite("keys", keys)
+        require_finite("values", values)
+        index = self.method.index(self.backend, keys, values, whole, self.planes, self.center)
+        new = {"keys": keys, "values": values, **index}
+        arrays = self.backend.write_tokens(self.arrays, new, self.spans, self.capacity)
+        return replace(self, arrays=arrays, spans=self.spans + np.array([0, added]))
+
+    def truncate(self, length: Any) -> Cache:
+        """A cache with the first `length` valid tokens of each sequence; an int, or ints of the leading shape.
+
+        Raises
+        ------
+        ValueError
+            If a length is below 1 or beyond what a sequence holds.
+        """
+        lengths = np.broadcast_to(np.asarray(length), self.lead).reshape(-1)
+        if lengths.dtype.kind not in "iu":
+            raise TypeError(f"length={length!r} was given: pass integers.")
+        if (lengths < 1).any() or (lengths > self.spans[:, 1]).any():
+            raise ValueError(
+                f"length={length} was given for sequences of {self.spans[:, 1].tolist()} tokens: "
+                "pass at least 1 and at most what each holds."
+            )
+        return replace(self, spans=np.stack([self.spans[:, 0], lengths], axis=1))
+
+    def take(self, batch_indices: Any) -> Cache:
+        """A cache of the sequences `batch_indices`, in that order, repeats allowed (beam search).
+
+        Raises
+        ------
+        ValueError
+            If the cache has no single batch axis, or an index is out of range.
+        """
+        rows = np.asarray(batch_indices)
+        if len(self.lead) != 1:
+            raise ValueError(f"the cache has leading shape {self.lead}: take needs exactly one batch axis.")
+        if rows.ndim != 1 or rows.dtype.kind not in "iu" or not rows.size:
+            raise ValueError(f"batch_indices={batch_indices!r} was given: pass a non-empty list of integers.")
+        if (rows < 0).any() or (rows >= self.lead[0]).any():
+            raise ValueError(f"batch_indices={rows.tolist()} was given: pass integers from 0 to {self.lead[0] - 1}.")
+        center = None if self.center is None else self.center[rows]
+        arrays = self.backend.take_rows(self.arrays, rows)
+        return replace(self, arrays=arrays, spans=self.spans[rows], lead=(len(rows),), center=center)
+
+    def save(self, path: str | Path) -> None:
+        """Write a NumPy or torch CPU cache to one npz file, without pickle; `load_cache` reads it."""
+        from socket_theory.estimators.storage import save_cache
+
+        save_cache(self, path)

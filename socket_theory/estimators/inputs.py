@@ -1,0 +1,60 @@
+"""Checks and canonical shapes of what `prepare` and `append` are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from socket_theory.backend import common_array_type, to_native
+from socket_theory.checks import require_count, require_finite, require_float
+
+
+def check_key_values(keys: Any, values: Any) -> tuple[Any, Any, str]:
+    """Keys and values as native arrays with matching shapes and float dtypes, and their array type."""
+    kind = common_array_type(keys=keys, values=values)
+    require_float("keys", keys.dtype)
+    require_float("values", values.dtype)
+    keys, values = to_native("keys", keys), to_native("values", values)
+    if keys.ndim < 3 or keys.shape[:-1] != values.shape[:-1]:
+        raise ValueError(
+            f"keys {tuple(keys.shape)} and values {tuple(values.shape)} were given: "
+            "pass [..., num_kv_heads, kv_len, head_dim] arrays that differ in the last axis at most."
+        )
+    if 0 in keys.shape or 0 in values.shape:
+        raise ValueError(f"keys {tuple(keys.shape)} and values {tuple(values.shape)} are empty: pass a token at least.")
+    return keys, values, kind
+
+
+def flatten_lead(array: Any, lead: int) -> Any:
+    """[..., rest] -> [B, rest] for `lead` leading axes."""
+    return array.reshape(-1, *array.shape[lead:])
+
+
+def make_spans(lead: tuple[int, ...], slots: int, kv_start: Any, kv_len: Any) -> Any:
+    """int64 [B, 2] of validated (kv_start, kv_len); the defaults are 0 and everything behind the start."""
+    for name, given in (("kv_start", kv_start), ("kv_len", kv_len)):
+        if given is not None and np.asarray(given).dtype.kind not in "iu":
+            raise TypeError(f"{name}={given!r} was given: pass integers, one a sequence.")
+    start = np.broadcast_to(np.asarray(0 if kv_start is None else kv_start), lead).reshape(-1).astype(np.int64)
+    length = slots - start if kv_len is None else np.broadcast_to(np.asarray(kv_len), lead).reshape(-1).astype(np.int64)
+    if (start < 0).any() or (length < 1).any() or (start + length > slots).any():
+        raise ValueError(
+            f"kv_start={start.tolist()} and kv_len={length.tolist()} were given for {slots} slots: "
+            "pass kv_start >= 0, kv_len >= 1 and kv_start + kv_len at most the slots."
+        )
+    return np.stack([start, length], axis=1)
+
+
+def check_capacity(capacity: int | None, slots: int) -> int | None:
+    """`capacity` if it is None or at least `slots`."""
+    return None if capacity is None else require_count("capacity", capacity, least=slots)
+
+
+def check_center(center: Any, keys: Any, lead: tuple[int, ...]) -> Any:
+    want = (*lead, keys.shape[1], keys.shape[-1])
+    require_float("center", center.dtype)
+    if tuple(center.shape) != want:
+        raise ValueError(f"center of shape {tuple(center.shape)} was given: pass {want}, one offset a KV head.")
+    require_finite("center", center)
+    return flatten_lead(center, len(lead)).astype(keys.dtype)

@@ -1,0 +1,85 @@
+"""SOCKET's sampling estimator: average the values of tokens drawn from the soft-hash law (S10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from socket_theory.backend import Backend
+from socket_theory.checks import require_count
+from socket_theory.estimators.baselines import require_key
+from socket_theory.estimators.cache import Cache
+from socket_theory.estimators.estimate import Estimate
+from socket_theory.estimators.method import refuse
+from socket_theory.estimators.socket_lsh import SoftHashing
+from socket_theory.estimators.step import Step
+from socket_theory.rng import Key, uniform
+from socket_theory.selection import Budget
+
+
+@dataclass(frozen=True)
+class SocketSampling(SoftHashing):
+    """An unbiased estimate of y_{tau,L} = sum w-bar_i v_i / sum w-bar_i from `num_samples` draws with replacement.
+
+    Plain: draw J proportional to w-bar, average v_J. Value-aware: draw proportional to w-bar |v|, average
+    v_J/|v_J| and multiply by sum w-bar|v| / sum w-bar: the least trace variance of any importance law (S10).
+    The lse of an estimate is ln sum w-bar over all valid tokens.
+
+    Parameters
+    ----------
+    num_samples : int
+        M >= 1.
+    value_aware : bool
+        Which of the two laws; where every |v| is zero it falls back to the uniform law.
+
+    References
+    ----------
+    SOCKET, Theorem 3 (in the form of S9, S10, S11, S12).
+    """
+
+    num_samples: int = 1024
+    value_aware: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("num_samples", self.num_samples)
+
+    def index(self, backend: Backend, keys: Any, values: Any, spans: Any, planes: Any, center: Any) -> dict[str, Any]:
+        codes = {"codes": backend.hash_keys(keys, spans, planes, center)}
+        return codes | ({"value_norms": backend.value_norms(values, spans)} if self.value_aware else {})
+
+    def attend(
+        self,
+        query: Any,
+        cache: Cache,
+        *,
+        budget: Budget | None = None,
+        sm_scale: float | None = None,
+        out_dtype: Any | None = None,
+        key: Key | None = None,
+    ) -> Estimate:
+        """One draw of the estimator. Requires `key`; takes neither budget nor sm_scale.
+
+        Shapes: query [..., Hq, D] -> value [..., Hq, E]; indices are the distinct tokens drawn.
+        """
+        refuse(self, budget=budget, sm_scale=sm_scale)
+        step = Step.start(self, query, cache, None, out_dtype)
+        shape = (*step.query.shape[:2], self.num_samples)
+        points = uniform(require_key(self, key), np.arange(np.prod(shape), dtype=np.uint64).reshape(shape))
+        norms = cache.arrays.get("value_norms")
+        value, lse, indices = cache.backend.sample(self._log_scores(step), cache.values, cache.spans, norms, points)
+        return step.finish(value, lse, indices, kind="angular")
+
+    def expectation(self, query: Any, cache: Cache, *, out_dtype: Any | None = None) -> Estimate:
+        """y_{tau,L} itself, which `attend` estimates without bias. Shapes as `attend`."""
+        step = Step.start(self, query, cache, None, out_dtype)
+        value, lse = cache.backend.average(self._log_scores(step), cache.values, cache.spans)
+        return step.finish(value, lse, step.everything(), kind="angular")
+
+    def _log_scores(self, step: Step) -> Any:
+        cache = step.cache
+        return cache.backend.log_soft_scores(
+            step.query, cache.arrays["codes"], cache.spans, cache.planes, self.query_map, self.temperature
+        )

@@ -1,0 +1,97 @@
+"""One decode step: the checked query, and the estimate in the caller's types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from socket_theory.backend import array_type, bfloat16, from_native, to_native
+from socket_theory.checks import cast_output, require_finite, require_float, require_head_ratio, require_positive
+from socket_theory.estimators.cache import Cache
+from socket_theory.estimators.estimate import Estimate, Stats
+from socket_theory.estimators.inputs import flatten_lead
+
+if TYPE_CHECKING:
+    from socket_theory.estimators.method import Method
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A validated decode step: the query as the backend's array [B, Hq, D], and how to hand results back."""
+
+    query: Any
+    cache: Cache
+    sm_scale: float
+    out_dtype: Any
+
+    @classmethod
+    def start(cls, method: Method, query: Any, cache: Cache, sm_scale: float | None, out_dtype: Any | None) -> Step:
+        """Check a query against a cache.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a cache of another method, another array library, a wrong shape or head ratio, NaN, or sm_scale <= 0.
+        """
+        if cache.method != method:
+            raise ValueError(f"the cache was prepared by {cache.method}: attend with it, or prepare one with {method}.")
+        kind = array_type(query)
+        if kind != cache.array_type:
+            raise TypeError(f"query is a {kind} array and the cache holds {cache.array_type} arrays: pass one library.")
+        require_float("query", query.dtype)
+        native = to_native("query", query)
+        lead = cache.lead
+        if native.ndim != len(lead) + 2 or native.shape[:-2] != lead or native.shape[-1] != cache.keys.shape[-1]:
+            raise ValueError(
+                f"query of shape {tuple(native.shape)} was given: "
+                f"pass {(*lead, 'num_qo_heads', cache.keys.shape[-1])}, one token a sequence."
+            )
+        native = flatten_lead(native, len(lead))
+        require_head_ratio(native.shape[1], cache.keys.shape[1])
+        require_finite("query", native)
+        scale = 1 / float(np.sqrt(native.shape[-1])) if sm_scale is None else require_positive("sm_scale", sm_scale)
+        dtype = native.dtype if out_dtype is None else _output_dtype(out_dtype)
+        return cls(native, cache, scale, dtype)
+
+    def everything(self) -> Any:
+        """Every valid slot as an index list for each head, int32 [B, Hq, N]."""
+        start, length = self.cache.spans[:, :1], self.cache.spans[:, 1:]
+        steps = np.arange(length.max())
+        slots = np.where(steps < length, start + steps, -1).astype(np.int32)
+        return np.repeat(slots[:, None], self.query.shape[1], axis=1)
+
+    def finish(self, value: Any, lse: Any, indices: Any, kind: Any = "softmax", captured_mass: Any = None) -> Estimate:
+        """The estimate in the caller's array type, dtype and leading shape."""
+        cache, lead = self.cache, self.cache.lead
+        shaped = [a.reshape(*lead, *a.shape[1:]) for a in (cast_output(value, self.out_dtype), lse, indices)]
+        stats = self._stats(indices, captured_mass)
+        value, lse, indices = (from_native(a, cache.array_type) for a in shaped)
+        return Estimate(value, lse, indices, stats, kind)
+
+    def _stats(self, indices: Any, captured_mass: Any) -> Stats:
+        cache, batch = self.cache, len(indices)
+        kept = (indices >= 0).sum(axis=-1)
+        parts = {name: array for name, array in cache.arrays.items() if name not in ("keys", "values")}
+        slots = cache.keys.shape[-2]
+        index_bytes = sum(array[0].nbytes // slots for array in parts.values())
+        row_bytes = cache.keys[0, 0, 0].nbytes + cache.values[0, 0, 0].nbytes
+        used = np.zeros((batch, cache.keys.shape[1], slots + 1), dtype=bool)
+        grouped = indices.reshape(batch, cache.keys.shape[1], -1)
+        np.put_along_axis(used, grouped.astype(np.int64), True, axis=-1)
+        rows = used[..., :slots].sum(axis=(1, 2))
+        lead = cache.lead
+        return Stats(
+            kept=kept.reshape(*lead, -1),
+            density=(kept / cache.spans[:, 1:]).reshape(*lead, -1),
+            nominal_bits=cache.method.nominal_bits,
+            bits_per_token=8 * index_bytes // cache.keys.shape[1],
+            bytes=(index_bytes * cache.spans[:, 1] + row_bytes * rows).reshape(lead),
+            captured_mass=None if captured_mass is None else captured_mass.reshape(*lead, -1),
+        )
+
+
+def _output_dtype(out_dtype: Any) -> Any:
+    name = require_float("out_dtype", np.dtype(out_dtype) if isinstance(out_dtype, type) else out_dtype)
+    return bfloat16() if name == "bfloat16" else np.dtype(name)

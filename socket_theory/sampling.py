@@ -1,0 +1,45 @@
+"""Draws from a discrete law by inversion, and the weighted means they estimate without bias."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+
+def draw_tokens(weights: Float, points: Float) -> NDArray[np.int64]:
+    """Tokens with probability weights / sum(weights), by inverting the cumulative sum at `points` in [0, 1).
+
+    Shapes: weights [N] >= 0, points [M] -> int64 [M]. A token of weight zero is never drawn; if all weights
+    are zero the law is uniform.
+    """
+    law = weights if weights.any() else np.ones_like(weights)
+    cumulative = np.cumsum(law)
+    drawn = np.searchsorted(cumulative, points * cumulative[-1], side="right")
+    return np.asarray(np.minimum(drawn, np.flatnonzero(law)[-1]))
+
+
+def sample_mean(weights: Float, values: NDArray[Any], points: Float) -> tuple[Float, NDArray[np.int64]]:
+    """The mean of v_J over draws J ~ weights: unbiased for sum w v / sum w. Source: S10.
+
+    Shapes: weights [N], values [N, E], points [M] -> value [E] and the tokens drawn [M].
+    """
+    drawn = draw_tokens(weights, points)
+    return values[drawn].astype(np.float64).mean(axis=0), drawn
+
+
+def sample_mean_value_aware(
+    weights: Float, norms: Float, values: NDArray[Any], points: Float
+) -> tuple[Float, NDArray[np.int64]]:
+    """(S/Z) times the mean of v_J/|v_J| over draws J ~ w|v|, S = sum w|v|, Z = sum w: unbiased too. Source: S10.
+
+    `norms` may be rounded: the same rounded norm weighs and divides. Shapes as `sample_mean`, norms [N].
+    """
+    law = weights * norms
+    drawn = draw_tokens(law, points)
+    lengths = np.where(norms[drawn] > 0, norms[drawn], 1.0)
+    directions = values[drawn].astype(np.float64) / lengths[:, None]
+    return law.sum() / weights.sum() * directions.mean(axis=0), drawn

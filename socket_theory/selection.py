@@ -1,0 +1,117 @@
+"""Which tokens a decode step keeps: the budget, the total order of scores, and exact top-k under it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socket_theory.checks import require_count, require_positive
+
+Group = Literal["per_head", "shared"]
+Indices = NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How many tokens a head keeps, and which are forced.
+
+    Parameters
+    ----------
+    tokens : int, optional
+        Tokens kept, forced ones included. Exactly one of `tokens` and `fraction` is given.
+    fraction : float, optional
+        Share of the valid tokens, in (0, 1]; the count is rounded half up and at least 1.
+    sink, window : int
+        The first `sink` and the last `window` valid tokens, the current one included, are always kept.
+    group : {"per_head", "shared"}
+        "shared": the query heads of a KV head keep one common set, ranked by the sum of their scores.
+
+    Raises
+    ------
+    ValueError
+        If both or neither of tokens and fraction are given, or tokens < sink + window.
+    """
+
+    tokens: int | None = None
+    fraction: float | None = None
+    sink: int = 0
+    window: int = 0
+    group: Group = "per_head"
+
+    def __post_init__(self) -> None:
+        if (self.tokens is None) == (self.fraction is None):
+            raise ValueError(f"tokens={self.tokens} and fraction={self.fraction} were given: pass exactly one of them.")
+        for name in ("sink", "window"):
+            require_count(name, getattr(self, name), least=0)
+        if self.tokens is not None and require_count("tokens", self.tokens) < self.sink + self.window:
+            raise ValueError(
+                f"tokens={self.tokens} was given with sink={self.sink} and window={self.window}: "
+                f"pass at least {self.sink + self.window} tokens, forced ones count."
+            )
+        if self.fraction is not None and require_positive("fraction", self.fraction) > 1:
+            raise ValueError(f"fraction={self.fraction} was given: pass a share of the tokens in (0, 1].")
+        if self.group not in ("per_head", "shared"):
+            raise ValueError(f"group={self.group!r} was given: pass 'per_head' or 'shared'.")
+
+    def kept(self, kv_len: int) -> int:
+        """How many of `kv_len` valid tokens are kept."""
+        if self.tokens is not None:
+            return min(kv_len, self.tokens)
+        share = min(kv_len, max(1, int(np.floor((self.fraction or 0.0) * kv_len + 0.5))))
+        return max(share, min(kv_len, self.sink + self.window))
+
+
+def rank_keys(scores: NDArray[Any]) -> NDArray[np.uint64]:
+    """Integers whose order is the selection order: score first (float32, -0.0 as 0.0), the later token wins a tie.
+
+    Shapes: scores [N] -> uint64 [N], all different.
+    """
+    bits = (scores.astype(np.float32) + np.float32(0)).view(np.uint32)
+    negative = bits >> np.uint32(31) == 1
+    ordered = np.where(negative, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
+    return np.asarray((ordered << np.uint64(32)) | np.arange(len(scores), dtype=np.uint64))
+
+
+def select_tokens(scores: NDArray[Any], budget: Budget) -> Indices:
+    """The kept tokens of one head, ascending. Source: C2.
+
+    Shapes: scores [N] over the valid tokens -> int32 [kept(N)].
+
+    Raises
+    ------
+    ValueError
+        If a score is NaN.
+    """
+    if np.isnan(scores).any():
+        raise ValueError("the scores contain NaN: pass finite scores, they decide which tokens are kept.")
+    count = len(scores)
+    order = rank_keys(scores)
+    last = np.uint64(2**64 - 1)
+    order[: budget.sink] = last
+    order[max(0, count - budget.window) :] = last
+    kept = budget.kept(count)
+    chosen = np.argpartition(order, count - kept)[count - kept :] if kept < count else np.arange(count)
+    return np.sort(chosen).astype(np.int32)
+
+
+def sum_group(scores: NDArray[np.float32], num_kv_heads: int) -> NDArray[np.float32]:
+    """Scores summed over the query heads of each KV head, in head order and in float32 (`group="shared"`).
+
+    Shapes: [Hq, N] -> [Hkv, N].
+    """
+    grouped = scores.reshape(num_kv_heads, -1, scores.shape[-1])
+    total = grouped[:, 0].copy()
+    for head in range(1, grouped.shape[1]):
+        total += grouped[:, head]
+    return total
+
+
+def pad_rows(rows: list[Indices]) -> Indices:
+    """Index lists as one int32 array [rows, longest], padded with -1."""
+    padded = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int32)
+    for row, kept in zip(padded, rows, strict=True):
+        row[: len(kept)] = kept
+    return padded
