@@ -78,19 +78,20 @@ class BitLaw:
     def covariance(self, theta_a: ArrayLike, theta_b: ArrayLike, theta_ab: ArrayLike, query_norm: ArrayLike) -> Float:
         """Covariance of the bits of two keys, theta_ab apart, on one plane (S15)."""
         product = self._sign_product(theta_a, theta_b, theta_ab, query_norm)
-        return product / 4 - self.excess(theta_a, query_norm) * self.excess(theta_b, query_norm)
+        return np.asarray(product / 4 - self.excess(theta_a, query_norm) * self.excess(theta_b, query_norm))
 
     def _low_and_gain(self, nodes: Float, query_norm: Float) -> tuple[Float, Float]:
         from scipy.special import expit
 
-        slope = apply_query_map(nodes * query_norm, self.query_map, self.head_dim) / self.temperature
+        with np.errstate(over="ignore"):
+            slope = apply_query_map(nodes * query_norm, self.query_map, self.head_dim) / self.temperature
         return expit(-2 * slope), np.tanh(slope)
 
     def _scale(self, query_norm: Float, *thetas: Float) -> float:
         """The smallest |g|, at most 1, where an integrand turns."""
-        height = 1.0 if self.query_map == "tanh" else np.sqrt(self.head_dim)
+        height = np.sqrt(self.head_dim) if self.query_map == "tanh_scaled" else 1.0
         reach = self.temperature if self.query_map == "linear" else min(self.temperature * height, 1.0)
-        turn = min(1.0, reach / max(float(np.max(query_norm, initial=0.0)), reach))
+        turn = reach / max(float(np.max(query_norm, initial=0.0)), reach)
         angles = (float(np.min(np.abs(np.sin(t)), initial=1.0)) for t in thetas)
         return min([turn, *(max(angle, _FINEST * turn) for angle in angles)])
 
@@ -136,8 +137,12 @@ def _is_acute(theta: ArrayLike) -> NDArray[np.bool_]:
 
 def _cotangent(theta: Float) -> Float:
     folded = np.minimum(theta, np.pi - theta)
-    cotangent = np.minimum(np.cos(folded) / np.maximum(np.sin(folded), 1 / _STEEPEST), _STEEPEST)
+    cotangent = np.cos(folded) / _sine(theta)
     return np.where(_is_acute(theta), cotangent, -cotangent)
+
+
+def _sine(theta: Float) -> Float:
+    return np.maximum(np.sin(np.minimum(theta, np.pi - theta)), 1 / _STEEPEST)
 
 
 def _owen_slopes(theta_a: Float, theta_b: Float, theta_ab: Float) -> tuple[Float, Float]:
@@ -150,3 +155,11 @@ def _owen_slopes(theta_a: Float, theta_b: Float, theta_ab: Float) -> tuple[Float
     away = np.sin(np.maximum(half - theta_a, 0)) * np.sin(np.maximum(half - theta_b, 0))
     toward = np.maximum(np.sin(half), 0) * np.sin(np.maximum(half - theta_ab, 0))
     psi = 2 * np.arctan2(np.sqrt(away), np.sqrt(toward))
+    near = psi <= np.pi / 2
+    turn = np.where(near, np.tan(np.minimum(psi, np.pi / 2) / 2), -np.tan((np.pi - np.maximum(psi, np.pi / 2)) / 2))
+    slopes = []
+    for own, other in ((theta_a, theta_b), (theta_b, theta_a)):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shift = np.sin(np.where(near, own - other, own + other)) / (np.cos(own) * _sine(other) * np.sin(psi))
+        slopes.append(turn + np.nan_to_num(shift, nan=0.0, posinf=np.inf, neginf=-np.inf))
+    return slopes[0], slopes[1]

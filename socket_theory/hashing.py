@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from socket_theory.checks import require_count
 from socket_theory.rng import Key, normal
 
 QueryMap = Literal["tanh_scaled", "tanh", "linear"]
@@ -78,7 +79,7 @@ class SignHash:
     Raises
     ------
     ValueError
-        If a count is below 1 or num_planes exceeds 16.
+        If a count is below 1 or num_planes exceeds 16; TypeError if one is no integer.
     """
 
     num_tables: int
@@ -87,8 +88,7 @@ class SignHash:
 
     def __post_init__(self) -> None:
         for name in ("num_tables", "num_planes", "head_dim"):
-            if int(getattr(self, name)) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} was given: pass an integer of at least 1.")
+            require_count(name, getattr(self, name))
         if self.num_planes > MAX_PLANES:
             raise ValueError(f"num_planes={self.num_planes} was given: pass at most {MAX_PLANES}, codes are 16 bits.")
 

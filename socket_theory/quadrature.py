@@ -1,7 +1,7 @@
 """Expectations over |g|, g standard normal, of functions that turn at widely different scales.
 
-In u = ln|g| the functions here (logistic curves and normal distribution functions of multiples of |g|) are analytic in a
-strip of fixed width whatever their scale, so the trapezoid rule converges at the same exponential rate for a query norm
+In u = ln|g| the functions here (logistic curves and normal distribution functions of multiples of |g|) are analytic in
+a strip of fixed width whatever their scale, so the trapezoid rule converges at the same exponential rate for a query norm
 of 1e-3 and of 1e30. Only the left end depends on the scales: below the smallest one the nodes run to 0 doubly
 exponentially. One set of nodes then serves every key of a call.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
-_STEP = 1 / 12
+_STEP = 1 / 8
 _LEFT, _RIGHT = -3.75, 12.5  # nodes from scale * exp(-46) to 12.5 standard deviations
 _CHUNK_ELEMENTS = 2**19
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
@@ -66,9 +67,16 @@ class RandomTokens(Method):
         require_key(self, key)
 
     def scores(self, step: Step, key: Key | None) -> Any:
-        shape = (*step.query.shape[:2], step.cache.keys.shape[-2])
-        indices = np.arange(np.prod(shape), dtype=np.uint64).reshape(shape)
-        return uniform(require_key(self, key), indices).astype(np.float32)
+        slots = np.arange(step.cache.keys.shape[-2])
+        tokens = np.maximum(slots - step.cache.spans[:, :1], 0)
+        return head_uniforms(require_key(self, key), step, tokens[:, None]).astype(np.float32)
+
+
+def head_uniforms(key: Key, step: Step, items: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """Uniforms by (sequence, query head, item), whatever the padding: items broadcast to [B, Hq, M] -> [B, Hq, M]."""
+    batch, heads = step.query.shape[:2]
+    rows = np.arange(batch * heads, dtype=np.uint64).reshape(batch, heads, 1)
+    return uniform(key, (rows << np.uint64(32)) | items.astype(np.uint64))
 
 
 def require_key(method: Method, key: Key | None) -> Key:

@@ -10,7 +10,7 @@ import numpy as np
 
 from socket_theory.backend import Backend
 from socket_theory.checks import require_finite
-from socket_theory.estimators.inputs import check_key_values, flatten_lead
+from socket_theory.estimators.inputs import check_key_values, flatten_lead, per_sequence
 
 if TYPE_CHECKING:
     from socket_theory.estimators.method import Method
@@ -116,9 +116,7 @@ class Cache:
         ValueError
             If a length is below 1 or beyond what a sequence holds.
         """
-        lengths = np.broadcast_to(np.asarray(length), self.lead).reshape(-1)
-        if lengths.dtype.kind not in "iu":
-            raise TypeError(f"length={length!r} was given: pass integers.")
+        lengths = per_sequence("length", length, self.lead)
         if (lengths < 1).any() or (lengths > self.spans[:, 1]).any():
             raise ValueError(
                 f"length={length} was given for sequences of {self.spans[:, 1].tolist()} tokens: "

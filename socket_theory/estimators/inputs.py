@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -28,16 +29,30 @@ def check_key_values(keys: Any, values: Any) -> tuple[Any, Any, str]:
 
 def flatten_lead(array: Any, lead: int) -> Any:
     """[..., rest] -> [B, rest] for `lead` leading axes."""
-    return array.reshape(-1, *array.shape[lead:])
+    return array.reshape(prod(array.shape[:lead]), *array.shape[lead:])
+
+
+def per_sequence(name: str, given: Any, lead: tuple[int, ...]) -> Any:
+    """One integer a sequence, int64 [B], from an integer or integers of the leading shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything but integers, or a shape that does not broadcast to the leading one.
+    """
+    counts = np.asarray(given)
+    if counts.dtype.kind not in "iu":
+        raise TypeError(f"{name}={given!r} was given: pass integers, one a sequence.")
+    try:
+        return np.broadcast_to(counts, lead).reshape(prod(lead)).astype(np.int64)
+    except ValueError:
+        raise ValueError(f"{name} of shape {counts.shape} was given: pass an integer, or integers of {lead}.") from None
 
 
 def make_spans(lead: tuple[int, ...], slots: int, kv_start: Any, kv_len: Any) -> Any:
     """int64 [B, 2] of validated (kv_start, kv_len); the defaults are 0 and everything behind the start."""
-    for name, given in (("kv_start", kv_start), ("kv_len", kv_len)):
-        if given is not None and np.asarray(given).dtype.kind not in "iu":
-            raise TypeError(f"{name}={given!r} was given: pass integers, one a sequence.")
-    start = np.broadcast_to(np.asarray(0 if kv_start is None else kv_start), lead).reshape(-1).astype(np.int64)
-    length = slots - start if kv_len is None else np.broadcast_to(np.asarray(kv_len), lead).reshape(-1).astype(np.int64)
+    start = per_sequence("kv_start", 0 if kv_start is None else kv_start, lead)
+    length = slots - start if kv_len is None else per_sequence("kv_len", kv_len, lead)
     if (start < 0).any() or (length < 1).any() or (start + length > slots).any():
         raise ValueError(
             f"kv_start={start.tolist()} and kv_len={length.tolist()} were given for {slots} slots: "

@@ -9,13 +9,13 @@ import numpy as np
 
 from socket_theory.backend import Backend
 from socket_theory.checks import require_count
-from socket_theory.estimators.baselines import require_key
+from socket_theory.estimators.baselines import head_uniforms, require_key
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
 from socket_theory.estimators.method import refuse
 from socket_theory.estimators.socket_lsh import SoftHashing
 from socket_theory.estimators.step import Step
-from socket_theory.rng import Key, uniform
+from socket_theory.rng import Key
 from socket_theory.selection import Budget
 
 
@@ -66,8 +66,7 @@ class SocketSampling(SoftHashing):
         """
         refuse(self, budget=budget, sm_scale=sm_scale)
         step = Step.start(self, query, cache, None, out_dtype)
-        shape = (*step.query.shape[:2], self.num_samples)
-        points = uniform(require_key(self, key), np.arange(np.prod(shape), dtype=np.uint64).reshape(shape))
+        points = head_uniforms(require_key(self, key), step, np.arange(self.num_samples))
         norms = cache.arrays.get("value_norms")
         value, lse, indices = cache.backend.sample(self._log_scores(step), cache.values, cache.spans, norms, points)
         return step.finish(value, lse, indices, kind="angular")

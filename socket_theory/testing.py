@@ -1,0 +1,139 @@
+"""For tests, ours and other backends': the tolerance table, comparison, inputs and the backend contract.
+
+`check_backend(backend, to_device, to_host, problem)` runs the operations of the Protocol against the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socket_theory.backend import Backend
+from socket_theory.checks import require_float
+from socket_theory.hashing import Planes, QueryMap, SignHash
+from socket_theory.numpy_backend import NumpyBackend
+from socket_theory.rng import Key
+from socket_theory.selection import Budget
+
+Array = NDArray[Any]
+
+TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "float16": 3e-3, "bfloat16": 1e-2}
+
+
+def relative_rms(actual: Any, expected: Any) -> float:
+    """RMS of the difference over RMS of `expected`; NaN anywhere gives NaN."""
+    left, right = (np.asarray(a, dtype=np.float64) for a in (actual, expected))
+    return float(np.sqrt(np.mean((left - right) ** 2)) / max(float(np.sqrt(np.mean(right**2))), 1e-300))
+
+
+def assert_close(actual: Any, expected: Any, dtype: Any) -> None:
+    """AssertionError unless shapes agree and `relative_rms` is within the table's tolerance of `dtype`."""
+    if np.shape(actual) != np.shape(expected):
+        raise AssertionError(f"shapes differ: {np.shape(actual)} against {np.shape(expected)}.")
+    error, allowed = relative_rms(actual, expected), TOLERANCES[require_float("dtype", dtype)]
+    if not error <= allowed:
+        raise AssertionError(f"the relative RMS error is {error:.3g}, allowed for {dtype} is {allowed:g}.")
+
+
+def rounding_margin(keys: Array, planes: Planes, center: Array | float = 0.0) -> Array:
+    """Where a bit is certain on every backend: |<k-c, w>| > d 2^-23 |k-c| |w|.
+
+    Shapes: keys [N, D] -> bool [L, P, N].
+    """
+    shifted = keys.astype(np.float64) - center
+    projections = np.einsum("nd,lpd->lpn", shifted, planes.weights, optimize=True)
+    lengths = np.linalg.norm(planes.weights, axis=-1)[..., None] * np.linalg.norm(shifted, axis=-1)
+    return np.asarray(np.abs(projections) > planes.head_dim * 2.0**-23 * lengths)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A random decode step: query [B, Hq, D], keys and values [B, Hkv, N, D], spans [B, 2], planes."""
+
+    query: Array
+    keys: Array
+    values: Array
+    spans: Array
+    planes: Planes
+
+
+def random_problem(
+    key: Key,
+    *,
+    batch: int = 2,
+    num_qo_heads: int = 4,
+    num_kv_heads: int = 2,
+    slots: int = 97,
+    head_dim: int = 32,
+    num_tables: int = 12,
+    num_planes: int = 10,
+    dtype: Any = np.float32,
+) -> Problem:
+    """Gaussian inputs with ragged spans (left and right padding); invalid slots hold NaN."""
+    draw = key.fold_in("problem").generator()
+    start = draw.integers(0, max(1, slots // 4), batch)
+    length = draw.integers(1, slots - start + 1)
+    query = 2 * draw.standard_normal((batch, num_qo_heads, head_dim))
+    keys, values = draw.standard_normal((2, batch, num_kv_heads, slots, head_dim))
+    for row in range(batch):
+        for array in (keys, values):
+            array[row, :, : start[row]] = np.nan
+            array[row, :, start[row] + length[row] :] = np.nan
+    planes = SignHash(num_tables, num_planes, head_dim).draw(key)
+    spans = np.stack([start, length], axis=1).astype(np.int64)
+    return Problem(query.astype(dtype), keys.astype(dtype), values.astype(dtype), spans, planes)
+
+
+def check_backend(
+    backend: Backend, to_device: Callable[[Array], Any], to_host: Callable[[Any], Array], problem: Problem
+) -> None:
+    """AssertionError unless every scoring, selection and attention operation agrees with the reference.
+
+    `to_device` and `to_host` convert arrays; spans are passed as host arrays.
+    """
+    truth = NumpyBackend()
+    spans, planes, name = problem.spans, problem.planes, problem.query.dtype
+    query, keys, values = (to_device(a) for a in (problem.query, problem.keys, problem.values))
+    codes = truth.hash_keys(problem.keys, spans, planes, None)
+    norms = truth.value_norms(problem.values, spans)
+    index = backend.hash_keys(keys, spans, planes, None)
+    assert_close(to_host(backend.value_norms(values, spans)), norms, name)
+    assert_close(to_host(backend.mean_keys(keys, spans)), truth.mean_keys(problem.keys, spans), name)
+    settings: tuple[tuple[QueryMap, float], ...] = (("tanh_scaled", 0.4), ("tanh", 0.05), ("linear", 3.0))
+    for query_map, temperature in settings:
+        expected = truth.soft_scores(problem.query, codes, spans, planes, query_map, temperature)
+        found = backend.soft_scores(query, index, spans, planes, query_map, temperature)
+        _assert_scores(to_host(found), expected)
+        expected = truth.log_soft_scores(problem.query, codes, spans, planes, query_map, temperature)
+        found = backend.log_soft_scores(query, index, spans, planes, query_map, temperature)
+        _assert_scores(to_host(found), expected)
+    _assert_scores(
+        to_host(backend.hard_scores(query, index, spans, planes)),
+        truth.hard_scores(problem.query, codes, spans, planes),
+    )
+    scores = truth.exact_scores(problem.query, problem.keys, spans, 0.25)
+    _assert_scores(to_host(backend.exact_scores(query, keys, spans, 0.25)), scores)
+    for budget in (Budget(tokens=9, sink=2, window=3), Budget(fraction=0.3, group="shared"), Budget(tokens=10**6)):
+        kept = truth.select(scores, spans, budget, problem.keys.shape[1])
+        found = backend.select(to_device(scores), spans, budget, problem.keys.shape[1])
+        if not np.array_equal(to_host(found), kept):
+            raise AssertionError(f"the selection of {budget} differs on identical scores.")
+        value, lse = truth.attend(problem.query, problem.keys, problem.values, kept, 0.25)
+        got = backend.attend(query, keys, values, to_device(kept), 0.25)
+        assert_close(to_host(got[0]), value, name)
+        assert_close(to_host(got[1]), lse, name)
+
+
+def _assert_scores(actual: Array, expected: Array) -> None:
+    """Equal -inf pattern, and an RMS error within 1e-4 of the scores' standard deviation over tokens."""
+    valid = np.isfinite(expected)
+    if not np.array_equal(valid, np.isfinite(actual)):
+        raise AssertionError("scores are finite on other slots than the reference's.")
+    spread = max(float(np.std(expected[valid], dtype=np.float64)), 1e-6)
+    error = float(np.sqrt(np.mean((actual[valid].astype(np.float64) - expected[valid]) ** 2)))
+    if not error <= 1e-4 * spread:
+        raise AssertionError(f"the score error is {error / spread:.3g} standard deviations, allowed is 1e-4.")

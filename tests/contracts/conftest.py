@@ -1,0 +1,37 @@
+"""The backends the contract tests run over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from socket_gpu import missing_requirement
+from socket_theory.backend import Backend, resolve_backend
+
+
+@dataclass(frozen=True)
+class Device:
+    """A backend with the way to it and back."""
+
+    engine: Backend
+    put: Callable[[Any], Any]
+    get: Callable[[Any], Any]
+
+
+@pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> Device:
+    if request.param == "numpy":
+        return Device(resolve_backend("numpy"), np.asarray, np.asarray)
+    missing = missing_requirement()
+    if missing:
+        pytest.skip(missing)
+    import cupy
+
+    try:
+        return Device(resolve_backend("cupy"), cupy.asarray, cupy.asnumpy)
+    except RuntimeError as error:
+        pytest.skip(str(error))
