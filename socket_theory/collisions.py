@@ -8,7 +8,7 @@ from socket_theory.hashing import Codes, Float
 
 _CHUNK_BITS = 8
 _LOW_CHUNK = np.uint16(2**_CHUNK_BITS - 1)
-_CHUNK_TOKENS = 4096
+_CHUNK_TOKENS = 8192
 
 
 def log_bit_probabilities(mapped: Float, temperature: float) -> tuple[Float, Float]:
@@ -47,14 +47,16 @@ def soft_collision_scores(mapped: Float, codes: Codes, temperature: float) -> Fl
 
     Shapes: mapped [L, P], codes [L, N] -> [N].
     """
-    tables = _chunk_tables(mapped, temperature)
+    low, *high = _chunk_tables(mapped, temperature)
     total = np.zeros(codes.shape[1])
-    for table, row in enumerate(codes):
-        weight = tables[0][table][row & _LOW_CHUNK]
-        for high in tables[1:]:
-            weight *= high[table][row >> np.uint16(_CHUNK_BITS)]
-        total += weight
-    return np.asarray(total / len(codes))
+    for start in range(0, codes.shape[1], _CHUNK_TOKENS):
+        chunk = slice(start, start + _CHUNK_TOKENS)
+        for table, row in enumerate(codes[:, chunk]):
+            weight = low[table][row & _LOW_CHUNK]
+            for entries in high:
+                weight *= entries[table][row >> np.uint16(_CHUNK_BITS)]
+            total[chunk] += weight
+    return total / len(codes)
 
 
 def _chunk_tables(mapped: Float, temperature: float) -> list[Float]:

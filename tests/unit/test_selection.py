@@ -1,0 +1,62 @@
+"""Budgets and the total order of scores."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("hypothesis", reason="pip install 'socket-theory[test]'")
+from hypothesis import given
+from hypothesis import strategies as st
+
+from socket_theory import Budget
+from socket_theory.selection import pad_rows, rank_keys, select_tokens, sum_group
+
+SCORES = st.lists(st.sampled_from([-np.inf, -2.0, -1e-40, -0.0, 0.0, 1e-40, 0.5, 0.5000001, 3e38, np.inf]), min_size=1)
+
+
+@given(scores=SCORES)
+def test_the_order_is_score_then_later_token(scores):
+    array = np.array(scores, dtype=np.float32)
+    order = np.argsort(rank_keys(array))
+    expected = sorted(range(len(scores)), key=lambda i: (array[i], i))
+    assert order.tolist() == expected
+
+
+@given(scores=SCORES, sink=st.integers(0, 4), window=st.integers(0, 4), extra=st.integers(0, 9))
+def test_kept_is_the_forced_tokens_and_the_best_of_the_rest(scores, sink, window, extra):
+    budget = Budget(tokens=max(1, sink + window + extra), sink=sink, window=window)
+    kept = select_tokens(np.array(scores), budget)
+    count = len(scores)
+    forced = [i for i in range(count) if i < sink or i >= count - window]
+    rest = sorted(set(range(count)) - set(forced), key=lambda i: (np.float32(scores[i]), i), reverse=True)
+    assert kept.tolist() == sorted((forced + rest)[: budget.kept(count)])
+    assert kept.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("budget", "length", "kept"),
+    [
+        (Budget(tokens=8), 5, 5),
+        (Budget(tokens=8), 100, 8),
+        (Budget(fraction=0.05), 8192, 410),
+        (Budget(fraction=0.5), 5, 3),
+        (Budget(fraction=0.5), 1, 1),
+        (Budget(fraction=1e-9), 1000, 1),
+        (Budget(fraction=1.0), 1000, 1000),
+        (Budget(fraction=0.01, sink=16, window=64), 1000, 80),
+        (Budget(fraction=0.01, sink=16, window=64), 50, 50),
+    ],
+)
+def test_kept_counts_round_half_up_and_never_reach_zero(budget, length, kept):
+    assert budget.kept(length) == kept
+
+
+def test_a_group_sum_runs_in_head_order_in_float32():
+    scores = np.array([[1e8], [1.0], [-1e8], [5.0], [6.0], [7.0]], dtype=np.float32)
+    total = sum_group(scores, 2)
+    assert total.dtype == np.float32
+    np.testing.assert_array_equal(total[:, 0], [(np.float32(1e8) + np.float32(1)) - np.float32(1e8), 18])
+
+
+def test_rows_are_padded_with_minus_one():
+    rows = [np.array([3, 5], np.int32), np.array([1], np.int32)]
+    assert pad_rows(rows).tolist() == [[3, 5], [1, -1]]
