@@ -20,6 +20,8 @@ Float = NDArray[np.float64]
 _STEEPEST = 1e100  # stands for cot 0: times any node of the rule it saturates Phi
 _FINEST = 1e-9  # turns this far below the scale of h move no moment by more than 1e-16
 
+_ROUNDING = 1e-6  # angles from arccos of rounded cosines are off by up to 1e-8
+
 
 def require_angle(name: str, theta: ArrayLike) -> Float:
     """`theta` as float64, or ValueError if an entry lies outside [0, pi]."""
@@ -72,7 +74,7 @@ class BitLaw:
         disagreement, low = self._disagreement(theta, query_norm), self.gap(query_norm)
         cold = self._norm_mean(lambda low, gain: low**2, query_norm) + disagreement - (low + disagreement) ** 2
         square = self._norm_mean(lambda low, gain: gain**2, query_norm)
-        hot = square / 4 - self.excess(theta, query_norm) ** 2
+        hot = square / 4 - (self._norm_mean(lambda low, gain: gain, query_norm) / 2 - disagreement) ** 2
         return np.maximum(np.where(low < 0.25, cold, hot), 0.0)
 
     def covariance(self, theta_a: ArrayLike, theta_b: ArrayLike, theta_ab: ArrayLike, query_norm: ArrayLike) -> Float:
@@ -120,15 +122,27 @@ class BitLaw:
 
         angles = [require_angle(f"theta_{name}", t) for name, t in (("a", theta_a), ("b", theta_b), ("ab", theta_ab))]
         norm = require_norm(query_norm)
+        _require_triangle(*angles)
         cot_a, cot_b = _cotangent(angles[0]), _cotangent(angles[1])
         slope_a, slope_b = _owen_slopes(*angles)
 
         def integrand(g: Float, a: Float, b: Float, at_a: Float, at_b: Float, rho: Float) -> Float:
             lost = owens_t(g * a, at_a) + owens_t(g * b, at_b)
-            return (np.where((a < 0) == (b < 0), 1.0, -1.0) - 4 * lost) * self._low_and_gain(g, rho)[1] ** 2
+            same = np.where((a < 0) == (b < 0), 1.0, -1.0)
+            return np.asarray((same - 4 * lost) * self._low_and_gain(g, rho)[1] ** 2)
 
         scale = self._scale(norm, *angles[:2])
         return half_normal_mean(integrand, scale, cot_a, cot_b, slope_a, slope_b, norm)
+
+
+def _require_triangle(theta_a: Float, theta_b: Float, theta_ab: Float) -> None:
+    total = theta_a + theta_b
+    widest = np.minimum(total, 2 * np.pi - total)
+    if not ((theta_ab > np.abs(theta_a - theta_b) - _ROUNDING) & (theta_ab < widest + _ROUNDING)).all():
+        raise ValueError(
+            "theta_a, theta_b and theta_ab are not the angles of three vectors: pass the angle between the two keys, "
+            "from |theta_a - theta_b| to min(theta_a + theta_b, 2 pi - theta_a - theta_b)."
+        )
 
 
 def _is_acute(theta: ArrayLike) -> NDArray[np.bool_]:

@@ -1,8 +1,8 @@
 """Expectations over |g|, g standard normal, of functions that turn at widely different scales.
 
 In u = ln|g| the functions here (logistic curves and normal distribution functions of multiples of |g|) are analytic in
-a strip of fixed width whatever their scale, so the trapezoid rule converges at the same exponential rate for a query norm
-of 1e-3 and of 1e30. Only the left end depends on the scales: below the smallest one the nodes run to 0 doubly
+a strip of fixed width whatever their scale, so the trapezoid rule converges at the same exponential rate for a query
+norm of 1e-3 and of 1e30. Only the left end depends on the scales: below the smallest one the nodes run to 0 doubly
 exponentially. One set of nodes then serves every key of a call.
 """
 

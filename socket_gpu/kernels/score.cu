@@ -1,0 +1,150 @@
+// Mean soft collision weight of every valid token with each query head of its KV head (S1), by table look-ups.
+//
+// Codes are read once a KV head. A word of 32 bits holds PER_WORD codes of PLANES bits; a lane owns one token, and
+// 16-byte loads bring four words: codes [B*Hkv, slot blocks, WORDS4, 32 lanes] of uint4. Tables as in query_tables.cu
+// lie in shared memory; entry i of a table is in bank i, so look-ups never conflict. GROUP heads share every index.
+//
+// Cost a token and KV head: 4 * 4 * WORDS4 bytes, and L * CHUNKS * ENTRY_WORDS look-ups of 4 bytes.
+// Half products are summed in half over FLUSH tables, then in float.
+//
+// Tables beyond one slab (STRIDE4 > WORDS4) take further launches with `accumulate`; norms, if any, come with the last.
+//
+// With histogram != null the scores of unforced tokens are also counted in NUM_BINS bins of their order, for select.cu.
+// SHARED: the heads' scores are added in head order and one row a KV head is written.
+#include "common.cuh"
+
+#define FLUSH 10
+
+// MODE: 0 half2 products, 1 float products, 2 float log products, 3 hard matches.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    score(const uint4* __restrict__ codes, const u32* __restrict__ tables, const float* __restrict__ norms,
+          const i64* __restrict__ spans, float* __restrict__ scores, u32* __restrict__ histogram,
+          const int* __restrict__ bin_base, int num_kv_heads, int slots, int slot_blocks, int first4, int accumulate,
+          int sink, int window, float scale) {
+    extern __shared__ u32 shared[];
+    const int TABLE_WORDS = MODE == 3 ? GROUP * TABLES : TABLES * CHUNKS * ENTRY_WORDS * 32;
+    const int ROWS = SHARED ? 1 : GROUP;
+    u32* counts = shared + TABLE_WORDS;
+    const int pair = blockIdx.y;
+    const int first_table = first4 * 4 * PER_WORD;
+    for (int i = threadIdx.x; i < TABLE_WORDS; i += THREADS)
+        shared[i] = MODE == 3 ? tables[((i64)pair * GROUP + i / TABLES) * ALL_TABLES + first_table + i % TABLES]
+                              : tables[((i64)pair * ALL_TABLES + first_table) * CHUNKS * ENTRY_WORDS * 32 + i];
+    if (histogram)
+        for (int i = threadIdx.x; i < ROWS * NUM_BINS; i += THREADS) counts[i] = 0;
+    __syncthreads();
+
+    const Span span = load_span(spans, pair / num_kv_heads, slots, sink, window);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int first_block = span.start / 32, last_block = (span.end + 31) / 32;
+    const int share = (last_block - first_block + gridDim.x - 1) / gridDim.x;
+    const int stop = min(last_block, first_block + share * ((int)blockIdx.x + 1));
+    const uint4* source = codes + ((i64)pair * slot_blocks * STRIDE4 + first4) * 32 + lane;
+    const char* lookup = reinterpret_cast<const char*>(shared);
+
+    uint4 next[WORDS4];
+    int block = first_block + share * blockIdx.x + warp;
+    if (block < stop)
+#pragma unroll
+        for (int i = 0; i < WORDS4; ++i) next[i] = __ldcs(source + ((i64)block * STRIDE4 + i) * 32);
+
+    for (; block < stop; block += THREADS / 32) {
+        u32 word[WORDS4 * 4];
+#pragma unroll
+        for (int i = 0; i < WORDS4; ++i) {
+            word[4 * i] = next[i].x, word[4 * i + 1] = next[i].y, word[4 * i + 2] = next[i].z, word[4 * i + 3] = next[i].w;
+        }
+        if (block + THREADS / 32 < stop)
+#pragma unroll
+            for (int i = 0; i < WORDS4; ++i)
+                next[i] = __ldcs(source + ((i64)(block + THREADS / 32) * STRIDE4 + i) * 32);
+
+        float sum[GROUP], top[GROUP];
+        __half2 partial[(GROUP + 1) / 2];
+#pragma unroll
+        for (int g = 0; g < GROUP; ++g) sum[g] = 0, top[g] = -INFINITY;
+#pragma unroll
+        for (int e = 0; e < (GROUP + 1) / 2; ++e) partial[e] = __float2half2_rn(0.0f);
+
+#pragma unroll
+        for (int t = 0; t < TABLES; ++t) {
+            const u32 bits = word[t / PER_WORD];
+            const int at = t % PER_WORD * PLANES;
+            if (MODE == 3) {
+#pragma unroll
+                for (int g = 0; g < GROUP; ++g)
+                    sum[g] += (bits >> at & ((1u << PLANES) - 1)) == shared[g * TABLES + t] ? 1.0f : 0.0f;
+                continue;
+            }
+            u32 offset[CHUNKS];
+#pragma unroll
+            for (int c = 0; c < CHUNKS; ++c) {
+                const int shift = at + c * CHUNK_BITS - 2, size = min(CHUNK_BITS, PLANES - c * CHUNK_BITS);
+                offset[c] = (shift >= 0 ? bits >> shift : bits << -shift) & (((1u << size) - 1) << 2);
+            }
+#pragma unroll
+            for (int e = 0; e < ENTRY_WORDS; ++e) {
+                u32 entry[CHUNKS];
+#pragma unroll
+                for (int c = 0; c < CHUNKS; ++c)
+                    entry[c] = *reinterpret_cast<const u32*>(lookup + offset[c] + ((t * CHUNKS + c) * ENTRY_WORDS + e) * 128);
+                if (MODE == 0) {
+                    __half2 product = *reinterpret_cast<__half2*>(&entry[0]);
+#pragma unroll
+                    for (int c = 1; c < CHUNKS - 1; ++c) product = __hmul2(product, *reinterpret_cast<__half2*>(&entry[c]));
+                    partial[e] = CHUNKS == 1 ? __hadd2(partial[e], product)
+                                             : __hfma2(product, *reinterpret_cast<__half2*>(&entry[CHUNKS - 1]), partial[e]);
+                } else if (MODE == 1) {
+                    float product = __uint_as_float(entry[0]);
+#pragma unroll
+                    for (int c = 1; c < CHUNKS; ++c) product *= __uint_as_float(entry[c]);
+                    sum[e] += product;
+                } else {
+                    float total = 0;
+#pragma unroll
+                    for (int c = 0; c < CHUNKS; ++c) total += __uint_as_float(entry[c]);
+                    const float above = fmaxf(top[e], total);
+                    sum[e] = sum[e] * expf(top[e] - above) + expf(total - above);
+                    top[e] = above;
+                }
+            }
+            if (MODE == 0 && (t % FLUSH == FLUSH - 1 || t == TABLES - 1)) {
+#pragma unroll
+                for (int e = 0; e < ENTRY_WORDS; ++e) {
+                    const float2 pairsum = __half22float2(partial[e]);
+                    sum[2 * e] += pairsum.x;
+                    if (2 * e + 1 < GROUP) sum[2 * e + 1] += pairsum.y;
+                    partial[e] = __float2half2_rn(0.0f);
+                }
+            }
+        }
+
+        const int slot = block * 32 + lane;
+        if (slot < span.start || slot >= span.end) continue;
+        const float norm = norms ? norms[(i64)pair * slots + slot] : 1.0f;
+        float total = 0;
+#pragma unroll
+        for (int g = 0; g < GROUP; ++g) {
+            float value = MODE == 2 ? logf(sum[g]) + top[g] + scale : sum[g] * scale;
+            if (accumulate) {
+                const float before = scores[((i64)pair * GROUP + g) * slots + slot];
+                const float high = fmaxf(before, value), low = fminf(before, value);
+                value = MODE == 2 ? high + log1pf(expf(low - high)) : before + value;
+            }
+            if (norms) value *= norm;
+            total = g ? total + value : value;
+            if (SHARED && g < GROUP - 1) continue;
+            const float out = SHARED ? total : value;
+            const int row = SHARED ? pair : pair * GROUP + g;
+            scores[(i64)row * slots + slot] = out;
+            if (histogram && !span.forced(slot)) {
+                const int bin = (int)(order_score(out) >> BIN_SHIFT) - bin_base[row];
+                atomicAdd(counts + (SHARED ? 0 : g) * NUM_BINS + min(NUM_BINS - 1, max(0, bin)), 1u);
+            }
+        }
+    }
+    if (!histogram) return;
+    __syncthreads();
+    for (int i = threadIdx.x; i < ROWS * NUM_BINS; i += THREADS)
+        if (counts[i]) atomicAdd(histogram + (i64)pair * ROWS * NUM_BINS + i, counts[i]);
+}

@@ -1,0 +1,78 @@
+"""S8: how far a mean weight strays from its expectation, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socket_theory.bounds.concentration import bernstein_radius, collision_half_range, hoeffding_radius
+from socket_theory.claims.engine import Claim, Context, Measurement, combine
+from socket_theory.claims.instances import mean_weights
+from socket_theory.claims.stats import failure_rate, tightness
+from socket_theory.moments import SoftKernel
+
+Float = NDArray[np.float64]
+Radius = Callable[[SoftKernel, Float, int], Float]
+HEAD_DIM, NORM, DELTA, TRIALS = 8, 6.0, 0.05, 1000
+MIDDLE = SoftKernel(3, 0.4, "tanh", HEAD_DIM), np.array([0.3, 0.8, 1.3]), 60
+STEEP = SoftKernel(10, 0.05, "tanh", HEAD_DIM), np.array([0.2]), 20
+
+
+def _hoeffding(kernel: SoftKernel, angles: Float, count: int) -> Float:
+    return np.broadcast_to(hoeffding_radius(DELTA, count, collision_half_range(kernel)), angles.shape)
+
+
+def _bernstein(kernel: SoftKernel, angles: Float, count: int) -> Float:
+    return bernstein_radius(DELTA, count, kernel.variance(angles, NORM), 1.0)
+
+
+def _entries(
+    context: Context, instance: tuple[SoftKernel, Float, int], radius: Radius, counts_planes: bool = False
+) -> Measurement:
+    """How often |w-bar - kappa| exceeds its radius, key by key, against delta."""
+    kernel, angles, tables = instance
+    trials = context.samples(TRIALS)
+    errors = np.abs(mean_weights(context, kernel, NORM, angles, tables, trials) - kernel.mean(angles, NORM))
+    limits = radius(kernel, angles, tables * kernel.num_planes if counts_planes else tables)
+    level, parts = context.level(len(angles)), []
+    for error, limit in zip(errors.T, limits, strict=True):
+        failures = int(np.count_nonzero(error > limit))
+        parts.append(failure_rate(failures, trials, DELTA, level, tightness(limit, error, DELTA)))
+    return combine(*parts)
+
+
+def _check(context: Context, radius: Radius) -> Measurement:
+    middle, steep = context.split("middle", "steep")
+    return combine(_entries(middle, MIDDLE, radius), _entries(steep, STEEP, radius))
+
+
+def _control(context: Context, radius: Radius) -> Measurement:
+    return _entries(context.split("middle", "steep")[1], STEEP, radius, counts_planes=True)
+
+
+CLAIMS = (
+    Claim(
+        id="S8.hoeffding",
+        title="Entrywise: Hoeffding",
+        statement="P(|w-bar - kappa_tau| >= t) <= 2 exp(-2 L t^2 / (sigma_+ - sigma_-)^2), the range of one weight being "
+        "sigma(2 h_max/tau)^P - sigma(-2 h_max/tau)^P.",
+        source="Hoeffding 1963",
+        kind="tail",
+        wrong="L P terms in place of L, near the query at P = 10",
+        check=partial(_check, radius=_hoeffding),
+        control=partial(_control, radius=_hoeffding),
+    ),
+    Claim(
+        id="S8.bernstein",
+        title="Entrywise: Bernstein",
+        statement="P(|w-bar - kappa_tau| >= t) <= 2 exp(-L t^2 / (2 (Var w + t/3))), with the exact Var w = nu^P - mu^2P.",
+        source="Bernstein's inequality; variance by S5",
+        kind="tail",
+        wrong="L P terms in place of L, near the query at P = 10",
+        check=partial(_check, radius=_bernstein),
+        control=partial(_control, radius=_bernstein),
+    ),
+)

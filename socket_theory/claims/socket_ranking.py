@@ -1,0 +1,124 @@
+"""S14: how often finite tables misrank keys, and the tables that top-k recall needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socket_theory.bounds.ranking import misrank_bernstein, misrank_hoeffding, misrank_hoeffding_range, recall_tables
+from socket_theory.claims.engine import Claim, Context, Measurement, combine
+from socket_theory.claims.instances import angle_between, mean_weights
+from socket_theory.claims.stats import failure_rate
+from socket_theory.moments import SoftKernel
+
+Float = NDArray[np.float64]
+Pair = tuple[SoftKernel, float, tuple[float, float], int]
+Case = tuple[SoftKernel, float, Float, int, float]
+MisrankBound = Callable[[SoftKernel, float, tuple[float, float], float, int], float]
+HEAD_DIM = 8
+DELTA = 0.05
+_HOT: Pair = (SoftKernel(3, 2.0, "tanh", HEAD_DIM), 4.0, (0.6, 1.0), 30)
+_COLD: Pair = (SoftKernel(1, 0.05, "tanh", HEAD_DIM), 6.0, (0.8, 1.0), 200)
+_MANY_KEYS: Case = (SoftKernel(2, 0.4, "tanh", HEAD_DIM), 4.0, np.array([0.1, 0.2, 0.3, 0.6, 1.2, 1.4]), 4, 0.75)
+_CLOSE_KEYS: Case = (SoftKernel(1, 0.05, "tanh", HEAD_DIM), 6.0, np.array([0.8, 1.0, 1.0, 1.0, 1.0]), 1, 1.0)
+
+
+def _misranking(context: Context, pair: Pair, bound: MisrankBound, power: float) -> Measurement:
+    """How often w-bar_a <= w-bar_b, against the bound evaluated at gap^power."""
+    kernel, norm, angles, tables = pair
+    trials = context.samples(1500)
+    promise = bound(kernel, norm, angles, float(kernel.mean_difference(*angles, norm)) ** power, tables)
+    near, far = mean_weights(context, kernel, norm, angles, tables, trials).T
+    failures = int(np.count_nonzero(near <= far))
+    return failure_rate(failures, trials, promise, context.level(), trials * promise / failures if failures else None)
+
+
+def _misranking_check(context: Context, bound: MisrankBound) -> Measurement:
+    hot, cold = context.split("hot", "cold")
+    return combine(_misranking(hot, _HOT, bound, 1.0), _misranking(cold, _COLD, bound, 1.0))
+
+
+def _misranking_control(context: Context, bound: MisrankBound) -> Measurement:
+    return _misranking(context.split("hot", "cold")[1], _COLD, bound, 0.5)
+
+
+def _hoeffding(kernel: SoftKernel, norm: float, angles: tuple[float, float], gap: float, tables: int) -> float:
+    return float(misrank_hoeffding(gap, tables))
+
+
+def _range(kernel: SoftKernel, norm: float, angles: tuple[float, float], gap: float, tables: int) -> float:
+    low, high = kernel.weight_range()
+    return float(misrank_hoeffding_range(gap, tables, high - low))
+
+
+def _bernstein(kernel: SoftKernel, norm: float, angles: tuple[float, float], gap: float, tables: int) -> float:
+    variance = kernel.difference_variance(*angles, angle_between(*angles), norm)
+    return float(misrank_bernstein(gap, tables, variance))
+
+
+def _recall(context: Context, case: Case, forgotten: int) -> Measurement:
+    """How often top-k recall is below r, at the tables of S14 times Delta^forgotten."""
+    kernel, norm, angles, k, recall = case
+    means = kernel.mean(angles, norm)
+    wanted = int(np.ceil(recall * k))
+    tables = round(recall_tables(means, k, recall, DELTA) * (means[wanted - 1] - means[k]) ** forgotten)
+    scores = mean_weights(context, kernel, norm, angles, tables, trials := context.samples(300))
+    found = np.count_nonzero(np.argsort(-scores, axis=1)[:, :k] < k, axis=1)
+    return failure_rate(int(np.count_nonzero(found < wanted)), trials, DELTA, context.level())
+
+
+def _recall_check(context: Context) -> Measurement:
+    many, close = context.split("many keys", "close keys")
+    return combine(_recall(many, _MANY_KEYS, 0), _recall(close, _CLOSE_KEYS, 0))
+
+
+def _recall_control(context: Context) -> Measurement:
+    return _recall(context.split("many keys", "close keys")[1], _CLOSE_KEYS, 1)
+
+
+CLAIMS = (
+    Claim(
+        id="S14.hoeffding",
+        title="Misranking: Hoeffding",
+        statement="For Delta = kappa_a - kappa_b > 0, P(w-bar_a <= w-bar_b) <= exp(-L Delta^2 / 2).",
+        source="Hoeffding 1963, for w_a - w_b in [-1, 1]",
+        kind="tail",
+        wrong="Delta in place of Delta^2",
+        check=partial(_misranking_check, bound=_hoeffding),
+        control=partial(_misranking_control, bound=_hoeffding),
+    ),
+    Claim(
+        id="S14.range",
+        title="Misranking: range",
+        statement="P(w-bar_a <= w-bar_b) <= exp(-L Delta^2 / (2 (sigma_+ - sigma_-)^2)), sharper at high temperature.",
+        source="Hoeffding 1963, for weights in [sigma_-, sigma_+]",
+        kind="tail",
+        wrong="Delta in place of Delta^2",
+        check=partial(_misranking_check, bound=_range),
+        control=partial(_misranking_control, bound=_range),
+    ),
+    Claim(
+        id="S14.bernstein",
+        title="Misranking: Bernstein",
+        statement="P(w-bar_a <= w-bar_b) <= exp(-L Delta^2 / (2 (Var(w_a - w_b) + (1 + Delta) Delta/3))).",
+        source="Bernstein's inequality with the exact variance of S15",
+        kind="tail",
+        wrong="Delta in place of Delta^2",
+        check=partial(_misranking_check, bound=_bernstein),
+        control=partial(_misranking_control, bound=_bernstein),
+    ),
+    Claim(
+        id="S14.recall",
+        title="Tables for recall",
+        statement="With m = ceil(r k) and Delta = kappa_(m) - kappa_(k+1) > 0, L >= (2/Delta^2) ln(m (N-k)/delta) "
+        "tables give top-k recall of at least r with probability 1 - delta.",
+        source="S14.hoeffding and a union bound over m (N - k) pairs",
+        kind="tail",
+        wrong="Delta in place of Delta^2",
+        check=_recall_check,
+        control=_recall_control,
+    ),
+)

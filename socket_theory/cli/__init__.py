@@ -1,0 +1,20 @@
+"""The `socket-theory` command."""
+
+from __future__ import annotations
+
+import click
+
+from socket_theory import __version__
+from socket_theory.cli.evaluate import evaluate_group
+from socket_theory.cli.fetch import fetch_command
+from socket_theory.cli.verify import claims_command, verify_command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="socket-theory")
+def main() -> None:
+    """Attention estimators you can trust: check the theorems, fetch a model, evaluate on real attention."""
+
+
+for command in (verify_command, claims_command, fetch_command, evaluate_group):
+    main.add_command(command)

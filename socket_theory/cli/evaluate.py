@@ -1,0 +1,144 @@
+"""`socket-theory evaluate`: estimators on the queries, keys and values of a real language model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import joblib
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from socket_theory.cli.messages import plain_messages
+from socket_theory.evaluate.accuracy import Row, evaluate_attention
+from socket_theory.evaluate.capture import Capture, capture_text, default_text, load_capture
+from socket_theory.evaluate.files import replacing
+from socket_theory.evaluate.provenance import source_commit, versions
+from socket_theory.evaluate.weights import find_weights
+from socket_theory.selection import Budget
+
+SCHEMA = 1
+CONTEXT = 8192
+POSITIONS = 8
+_PIPED_WIDTH = 110
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group("evaluate")
+def evaluate_group() -> None:
+    """Judge estimators on real queries, keys and values."""
+
+
+@evaluate_group.command("attention")
+@click.option("--model", help="smollm2 (the default), a GGUF file or a checkpoint folder.")
+@click.option("--qkv", type=_FILE, help="An npz with q, k, v and positions instead of a model.")
+@click.option("--text", type=_FILE, help="UTF-8 text to read; Python's own help texts by default.")
+@click.option("--context", type=click.IntRange(min=1), help="Tokens of the text to read.  [default: 8192]")
+@click.option("--density", default=0.05, show_default=True, help="Share of the tokens kept, forced ones included.")
+@click.option("--sink", default=16, show_default=True, help="First tokens that are always kept.")
+@click.option("--window", default=64, show_default=True, help="Last tokens that are always kept.")
+@click.option("--layers", help="Comma-separated layers to evaluate; all by default.")
+@click.option("--seed", default=0, show_default=True, help="Of the hyperplanes and of every draw.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here.")
+@click.option("--commit", help="Recorded in the JSON; by default the commit of this source tree.")
+def attention_command(
+    model: str | None,
+    qkv: Path | None,
+    text: Path | None,
+    context: int | None,
+    density: float,
+    sink: int,
+    window: int,
+    layers: str | None,
+    seed: int,
+    json_path: Path | None,
+    commit: str | None,
+) -> None:
+    """Relative output error of every method against exact attention, at 8 positions of a text."""
+    if qkv and (model or text or context):
+        raise click.UsageError("--qkv brings its own tokens: leave out --model, --text and --context.")
+    chosen = _parse_layers(layers)
+    with plain_messages(), _progress() as progress:
+        budget = Budget(fraction=density, sink=sink, window=window)
+        if qkv:
+            capture, digest = load_capture(qkv), None
+        else:
+            capture, digest = _capture(model or "smollm2", text, context or CONTEXT, progress)
+        used = list(range(len(capture.q))) if chosen is None else chosen
+        task = progress.add_task("attention", total=len(used))
+        with joblib.parallel_config(n_jobs=-1):
+            rows = evaluate_attention(capture, budget, seed=seed, layers=used, on_layer=lambda: progress.advance(task))
+        record = {
+            "schema": SCHEMA,
+            "seed": seed,
+            "model": qkv.name if qkv else Path(model or "smollm2").name,
+            "text_sha256": digest,
+            "context": capture.k.shape[2],
+            "layers": used,
+            "positions": capture.positions.tolist(),
+            "sink": sink,
+            "window": window,
+            "commit": commit or source_commit(),
+            "versions": versions(),
+            "rows": [asdict(row) for row in rows],
+        }
+        if json_path:
+            with replacing(json_path) as file:
+                file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+    _print_rows(rows)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _parse_layers(given: str | None) -> list[int] | None:
+    try:
+        return None if given is None else sorted({int(layer) for layer in given.split(",")})
+    except ValueError:
+        raise click.UsageError(f"--layers {given!r} is not a list of layers: pass integers such as 0,14,29.") from None
+
+
+def _capture(model: str, text: Path | None, context: int, progress: Progress) -> tuple[Capture, str]:
+    weights = find_weights(model)
+    words = text.read_text(encoding="utf-8") if text else default_text()
+    task = progress.add_task("prefill", total=None)
+    capture = capture_text(weights, words, context=context, count=POSITIONS, on_layer=lambda: progress.advance(task))
+    progress.remove_task(task)
+    return capture, hashlib.sha256(words.encode()).hexdigest()
+
+
+def _print_rows(rows: list[Row]) -> None:
+    terminal = Console(highlight=False)
+    console = terminal if terminal.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
+    table = Table("method", "settings", box=None, pad_edge=False)
+    for heading in ("bits", "stored", "density", "mass", "recall", "error", "s.e.", "p90"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        figures = (row.density, row.captured_mass, row.recall, row.relative_error_mean, row.standard_error)
+        shown = ["-" if figure is None else f"{figure:.3f}" for figure in (*figures, row.relative_error_p90)]
+        table.add_row(row.method, _short(row.settings), str(row.nominal_bits), str(row.bits_per_token), *shown)
+    console.print(table)
+    console.print("error is |o_hat - o| / |o|: its mean over layers, heads and positions, with standard error and p90.")
+
+
+def _short(settings: dict[str, Any]) -> str:
+    """Settings in few words; the size of the index, the same in every row, is left to the JSON."""
+    words = {
+        "query_map": "{}",
+        "temperature": "τ={}",
+        "num_samples": "{} draws",
+        "value_weight": "×|v|",
+        "center_keys": "centred",
+        "value_aware": "value-aware",
+    }
+    return " ".join(
+        words[name].format(value) for name, value in settings.items() if name in words and value is not False
+    )

@@ -1,0 +1,161 @@
+"""`socket-theory verify` runs the claims, `socket-theory claims` lists them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from socket_theory.cli.messages import INTERRUPTED
+from socket_theory.rng import Key
+
+if TYPE_CHECKING:
+    from socket_theory.claims.engine import Claim, Effort, Result
+
+_OTHER_COLUMNS, _PIPED_WIDTH = 72, 110
+_json_option = click.option(
+    "json_file", "--json", type=click.File("w", lazy=False), metavar="FILE", help="Also write the result as JSON."
+)
+
+
+@click.command("verify")
+@click.option(
+    "patterns", "--claim", multiple=True, metavar="ID", help="An ID, or a letter for its family; repeat for more."
+)
+@click.option(
+    "--effort",
+    type=click.Choice(["quick", "full", "extreme"]),
+    default="quick",
+    show_default=True,
+    help="Sample sizes: full is ten times quick, extreme a hundred times.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws another set of instances.")
+@click.option("--jobs", type=int, default=-1, show_default=True, help="Worker processes; -1 is one a core.")
+@_json_option
+@click.pass_context
+def verify_command(
+    context: click.Context, patterns: tuple[str, ...], effort: Effort, seed: int, jobs: int, json_file: IO[str] | None
+) -> None:
+    """Check every claim and run its control, a wrong variant that the same check must reject.
+
+    Exits with 1 if a claim does not hold or a control passes, and with 130 if interrupted.
+    """
+    from socket_theory.claims.registry import CLAIMS
+
+    claims = _select(CLAIMS, patterns)
+    results, interrupted = _run(claims, effort, seed, jobs)
+    done = [results[claim.id] for claim in claims if claim.id in results]
+    _print_results(done, claims)
+    if json_file is not None:
+        json.dump([_json_row(result) for result in done], json_file, indent=2, allow_nan=False)
+    if interrupted:
+        click.echo(f"Interrupted: {len(done)} of {len(claims)} claims were run, the rest are unknown.", err=True)
+        context.exit(INTERRUPTED)
+    failed = [result.id for result in done if not result.verified]
+    if failed:
+        click.echo(f"Not verified: {', '.join(failed)}.", err=True)
+        context.exit(1)
+    click.echo(f"All {len(done)} claims hold and every control is rejected.")
+
+
+@click.command("claims")
+@_json_option
+def claims_command(json_file: IO[str] | None) -> None:
+    """List every claim: its id, title, statement and source."""
+    from rich.console import Console
+
+    from socket_theory.claims.registry import CLAIMS
+
+    if json_file is not None:
+        rows = [{name: getattr(claim, name) for name in ("id", "title", "statement", "source")} for claim in CLAIMS]
+        json.dump(rows, json_file, indent=2)
+    console = Console(highlight=False, markup=False, soft_wrap=False)
+    for claim in CLAIMS:
+        console.print(f"{claim.id}  {claim.title} ({claim.kind})", style="bold")
+        for line in (claim.statement, f"Source: {claim.source}.", f"Control: {claim.wrong}."):
+            console.print(line)
+        console.print()
+
+
+def _select(claims: Sequence[Claim], patterns: tuple[str, ...]) -> tuple[Claim, ...]:
+    from socket_theory.claims.engine import select
+
+    try:
+        chosen = {claim.id for pattern in patterns for claim in select(claims, pattern)}
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--claim") from None
+    return tuple(claim for claim in claims if not patterns or claim.id in chosen)
+
+
+def _run(claims: Sequence[Claim], effort: Effort, seed: int, jobs: int) -> tuple[dict[str, Result], bool]:
+    """Results by id as far as they got, and whether the run was interrupted."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from socket_theory.claims.registry import verify
+
+    results: dict[str, Result] = {}
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("claims", total=len(claims))
+        try:
+            for result in verify(claims, key=Key.from_seed(seed), effort=effort, n_jobs=jobs):
+                results[result.id] = result
+                progress.advance(task)
+        except KeyboardInterrupt:
+            return results, True
+    return results, False
+
+
+def _print_results(results: Sequence[Result], claims: Sequence[Claim]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    titles = {claim.id: claim.title for claim in claims}
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PIPED_WIDTH)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("claim", no_wrap=True)
+    for heading in ("observed", "allowed", "tightness"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("holds", "control"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("s", justify="right", no_wrap=True)
+    table.add_column("title", overflow="ellipsis", no_wrap=True, max_width=max(8, console.width - _OTHER_COLUMNS))
+    for result in results:
+        measured = result.measurement
+        holds = "yes" if measured.holds else "[bold red]NO[/]"
+        control = "rejected" if result.control.rejects else "[bold red]PASSES[/]"
+        numbers = (_number(measured.observed), _number(measured.allowed), _number(measured.tightness))
+        table.add_row(result.id, *numbers, holds, control, f"{result.seconds:.1f}", titles[result.id])
+    console.print(table)
+    for result in results:
+        if result.measurement.detail:
+            terms = ", ".join(f"{name} {_number(value)}" for name, value in result.measurement.detail)
+            console.print(f"{result.id}: {terms}", soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _json_row(result: Result) -> dict[str, Any]:
+    measured = result.measurement
+    return {
+        "id": result.id,
+        "holds": measured.holds,
+        "observed": _finite(measured.observed),
+        "allowance": _finite(measured.allowed),
+        "tightness": _finite(measured.tightness),
+        "control_rejected": result.control.rejects,
+        "seconds": result.seconds,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

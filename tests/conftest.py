@@ -1,0 +1,68 @@
+"""What every test shares: Hypothesis profiles, and what happens where an optional extra is missing."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Callable, Generator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ALL_EXTRAS_REQUIRED = os.environ.get("REQUIRE_ALL_EXTRAS") == "1"
+
+try:
+    from hypothesis import settings
+except ImportError:
+    pass
+else:
+    # Hypothesis loads a profile of its own when CI is set, so ours is always loaded by name.
+    settings.register_profile("dev", max_examples=20, deadline=None)
+    settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, database=None, print_blob=True)
+    settings.register_profile("nightly", max_examples=2000, deadline=None)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(scope="session")
+def require_extra() -> Callable[..., Any]:
+    """`require_extra("llm", "torch", "gguf")` imports those modules, or skips with the line that installs them.
+
+    One module is returned as itself, several as a tuple. Under REQUIRE_ALL_EXTRAS=1 a missing one fails the
+    test, unless the extra is a GPU one.
+    """
+
+    def require(extra: str, *modules: str) -> ModuleType | tuple[ModuleType, ...]:
+        try:
+            found = tuple(importlib.import_module(name) for name in modules)
+        except ImportError as error:
+            message = f"{error}: pip install 'socket-theory[{extra}]'"
+            if ALL_EXTRAS_REQUIRED and not extra.startswith("gpu"):
+                pytest.fail(message, pytrace=False)
+            pytest.skip(message)
+        return found[0] if len(found) == 1 else found
+
+    return require
+
+
+def _fail_if_skipped_for_an_extra(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn what `pytest.importorskip` leaves behind into a failure where every extra has to be there."""
+    missing = re.search(r"could not import '([\w.]+)'", str(report.longrepr))
+    if ALL_EXTRAS_REQUIRED and report.skipped and missing and not missing[1].startswith("cupy"):
+        report.outcome = "failed"
+        report.longrepr = f"REQUIRE_ALL_EXTRAS=1, but {missing[1]} cannot be imported here."
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_if_skipped_for_an_extra(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_if_skipped_for_an_extra(report)
+    return report

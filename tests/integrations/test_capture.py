@@ -1,0 +1,108 @@
+"""Capturing a text with a model: which positions, what is cached and when the model is left alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from socket_theory.cli.evaluate import evaluate_group
+from socket_theory.evaluate.capture import capture_text, load_capture
+from socket_theory.evaluate.weights import CACHE_VARIABLE
+
+pytestmark = pytest.mark.llm
+
+TEXT = " ".join(f"w{3 + 7 * i % 61}" for i in range(90))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def files(cache: Path) -> list[Path]:
+    return [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_only_the_queries_at_the_positions_are_kept(llm: SimpleNamespace, checkpoint: Path) -> None:
+    capture = capture_text(checkpoint, TEXT, context=80, count=4)
+    assert capture.positions.tolist() == [49, 59, 69, 79]
+    assert capture.q.shape == (3, 4, 4, 8)
+    assert capture.k.shape == capture.v.shape == (3, 2, 80, 8)
+    assert [str(array.dtype) for array in (capture.q, capture.k, capture.v)] == ["float32", "float16", "float16"]
+    ids = llm.hugging_face.encode(checkpoint, TEXT)[:80]
+
+    def compare(layer: int, query: Any, key: Any, value: Any) -> None:
+        np.testing.assert_array_equal(capture.q[layer], query[:, [49, 59, 69, 79]])
+        np.testing.assert_array_equal(capture.k[layer], key.astype(np.float16))
+        np.testing.assert_array_equal(capture.v[layer], value.astype(np.float16))
+
+    llm.hugging_face.observe_attention(llm.hugging_face.load_model(checkpoint), ids, compare)
+
+
+def test_the_same_question_is_answered_from_the_cache(
+    llm: SimpleNamespace, checkpoint: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = capture_text(checkpoint, TEXT, context=80, count=4)
+    (stored,) = files(cache)
+    np.testing.assert_array_equal(load_capture(stored).q, first.q)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(llm.hugging_face, "load_model", refuse)
+    again = capture_text(checkpoint, TEXT + " w5", context=80, count=4)
+    np.testing.assert_array_equal(again.q, first.q)
+    for text, context, count in [("w5 " + TEXT, 80, 4), (TEXT, 79, 4), (TEXT, 80, 5)]:
+        with pytest.raises(AssertionError, match="the model was loaded"):
+            capture_text(checkpoint, text, context=context, count=count)
+
+
+def test_other_weights_are_another_entry(
+    llm: SimpleNamespace, checkpoint: Path, cache: Path, make_model: Callable[..., Any]
+) -> None:
+    first = capture_text(checkpoint, TEXT, context=80, count=4)
+    make_model("Llama", rope_theta=77.0).save_pretrained(checkpoint)
+    second = capture_text(checkpoint, TEXT, context=80, count=4)
+    assert len(files(cache)) == 2
+    assert np.abs(first.k.astype(float) - second.k).max() > 1e-3
+
+
+def test_an_interrupted_prefill_leaves_no_file(llm: SimpleNamespace, checkpoint: Path, cache: Path) -> None:
+    layers = iter([None, None])
+
+    def interrupt() -> None:
+        if next(layers, "end") == "end":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        capture_text(checkpoint, TEXT, context=80, count=4, on_layer=interrupt)
+    assert files(cache) == []
+
+
+def test_a_short_text_is_refused(llm: SimpleNamespace, checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="the text has 90 tokens and context=91: pass a longer text or a shorter"):
+        capture_text(checkpoint, TEXT, context=91, count=4)
+
+
+def test_the_command_runs_a_checkpoint_end_to_end(llm: SimpleNamespace, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    options = ["--text", tmp_path / "text.txt", "--context", 80, "--sink", 1, "--window", 2]
+    arguments = ["attention", "--model", checkpoint, *options, "--density", 0.2, "--json", tmp_path / "out.json"]
+    done = CliRunner().invoke(evaluate_group, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["model"] == "checkpoint"
+    assert record["context"] == 80
+    assert record["positions"] == [44, 49, 54, 59, 64, 69, 74, 79]
+    assert len(record["text_sha256"]) == 64
+    rows = {row["method"]: row for row in record["rows"]}
+    assert rows["dense"]["relative_error_p90"] < 1e-12
+    assert rows["oracle_top_k"]["captured_mass"] > rows["random"]["captured_mass"]

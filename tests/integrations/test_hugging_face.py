@@ -1,0 +1,114 @@
+"""What the attention layers of a language model receive, and which kinds of attention are refused: toy models."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from socket_theory.attention import softmax_attention
+
+pytestmark = pytest.mark.llm
+
+TOKENS = list(range(3, 43))
+
+
+def observe(llm: SimpleNamespace, model: Any, tokens: list[int] = TOKENS) -> dict[int, tuple[Any, Any, Any]]:
+    seen = {}
+
+    def record(layer: int, query: Any, key: Any, value: Any) -> None:
+        seen[layer] = (query, key, value)
+
+    llm.hugging_face.observe_attention(model, tokens, record)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [("Llama", {}), ("Qwen2", {}), ("Mistral", {"sliding_window": None}), ("Mistral", {"sliding_window": 40})],
+)
+def test_the_observed_arrays_reproduce_the_models_own_attention(
+    llm: SimpleNamespace, make_model: Callable[..., Any], family: str, config: dict[str, Any]
+) -> None:
+    model = make_model(family, **config)
+    outputs: dict[int, Any] = {}
+    for index, layer in enumerate(model.model.layers):
+        layer.self_attn.o_proj.register_forward_pre_hook(
+            lambda _, inputs, index=index: outputs.__setitem__(index, inputs[0][0].numpy())
+        )
+    seen = observe(llm, model)
+    assert sorted(seen) == [0, 1, 2]
+    for index, (query, key, value) in seen.items():
+        assert query.shape == (4, 40, 8)
+        assert key.shape == value.shape == (2, 40, 8)
+        for time in range(40):
+            heads = [
+                softmax_attention(query[head, time], key[head // 2, : time + 1], value[head // 2, : time + 1]).value
+                for head in range(4)
+            ]
+            np.testing.assert_allclose(np.concatenate(heads), outputs[index][time], atol=1e-5)
+
+
+def test_keys_are_observed_after_rotary_embedding(llm: SimpleNamespace, make_model: Callable[..., Any]) -> None:
+    (_, key, value), *_ = observe(llm, make_model("Llama"), [7] * 10).values()
+    np.testing.assert_allclose(value[:, 0], value[:, 9], atol=1e-6)
+    assert np.abs(key[:, 0] - key[:, 9]).max() > 1e-3
+    np.testing.assert_allclose(np.linalg.norm(key[:, 0], axis=-1), np.linalg.norm(key[:, 9], axis=-1), rtol=1e-5)
+
+
+def test_the_model_is_left_as_it_was_and_makes_no_logits(llm: SimpleNamespace, make_model: Callable[..., Any]) -> None:
+    model = make_model("Llama")
+    tokens = llm.torch.tensor([TOKENS])
+    with llm.torch.inference_mode():
+        before = model(tokens).logits
+    calls: list[int] = []
+    hook = model.lm_head.register_forward_hook(lambda *_: calls.append(1))
+    implementation = model.config._attn_implementation
+    observe(llm, model)
+    hook.remove()
+    assert not calls
+    assert model.config._attn_implementation == implementation
+    with llm.torch.inference_mode():
+        np.testing.assert_array_equal(model(tokens).logits, before)
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "name"),
+    [
+        ("Mistral", {"sliding_window": 8}, "sliding_window"),
+        ("Gemma2", {"head_dim": 8}, "softcap"),
+        ("Granite", {"attention_multiplier": 1.0}, "scaling"),
+        ("GptOss", {"head_dim": 8, "num_local_experts": 2}, "s_aux"),
+    ],
+)
+def test_attention_that_is_not_a_plain_softmax_is_refused(
+    llm: SimpleNamespace, make_model: Callable[..., Any], family: str, config: dict[str, Any], name: str
+) -> None:
+    model = make_model(family, **config)
+    implementation = model.config._attn_implementation
+    with pytest.raises(ValueError, match=f"this model's attention uses .*{name}.*: pass a model whose attention is a"):
+        observe(llm, model)
+    assert model.config._attn_implementation == implementation
+
+
+def test_more_tokens_than_positions_are_refused(llm: SimpleNamespace, make_model: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="129 tokens were given to a model of 128 positions: pass a smaller context"):
+        observe(llm, make_model("Llama"), [5] * 129)
+
+
+def test_a_checkpoint_loads_without_a_network(
+    llm: SimpleNamespace, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a network connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert llm.hugging_face.encode(checkpoint, "w5 w9 w5") == [5, 9, 5]
+    model = llm.hugging_face.load_model(checkpoint)
+    assert model.dtype == llm.torch.float32
+    assert not model.training

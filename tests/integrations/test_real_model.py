@@ -1,0 +1,50 @@
+"""The order of the methods on SmolLM2-135M, where its weights have been fetched."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from socket_theory.cli.evaluate import evaluate_group
+from socket_theory.estimators import Socket
+from socket_theory.evaluate.weights import MissingWeightsError, find_weights
+
+pytestmark = [pytest.mark.llm, pytest.mark.slow]
+
+
+@pytest.fixture
+def weights(llm: SimpleNamespace) -> Path:
+    try:
+        return find_weights("smollm2")
+    except MissingWeightsError as missing:
+        pytest.skip(str(missing))
+
+
+def test_no_special_token_and_no_network(llm: SimpleNamespace, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a network connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert not {0, 1, 2} & set(llm.hugging_face.encode(weights, "The cat sat."))
+    assert llm.hugging_face.load_model(weights).config.num_hidden_layers == 30
+
+
+def test_socket_stands_between_the_oracle_and_hard_lsh(weights: Path, tmp_path: Path) -> None:
+    options = ["--context", "2048", "--layers", "8,15,22,29", "--sink", "4", "--window", "16"]
+    done = CliRunner().invoke(evaluate_group, ["attention", *options, "--json", str(tmp_path / "out.json")])
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    plain, released = (
+        next(r["relative_error_mean"] for r in rows if r["method"] == "socket" and Socket(**r["settings"]) == method)
+        for method in (Socket(), Socket.as_released())
+    )
+    others = {row["method"]: row["relative_error_mean"] for row in rows if row["method"] != "socket"}
+    assert others["dense"] < 1e-12
+    assert others["oracle_top_k"] < plain < others["hard_lsh"] < others["window"] < others["random"]
+    assert plain < released
