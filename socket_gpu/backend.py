@@ -1,12 +1,28 @@
-"""The CuPy backend: for now it only says what it would need."""
+"""The Protocol of socket_theory on a GPU: every operation allocates its result and launches on the current stream."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from socket_gpu import attending, key_index, query_tables, scoring, selecting
+from socket_gpu.layout import CodeLayout
 from socket_gpu.requirements import missing_requirement
+from socket_theory.hashing import Planes, QueryMap
+from socket_theory.selection import Budget
 
 
 class CupyBackend:
-    """Not written yet. Constructing it raises RuntimeError naming what is missing on this machine, or that."""
+    """Arrays are CuPy arrays; spans are host or device integers.
+
+    Raises
+    ------
+    RuntimeError
+        Naming the missing package, driver, device or headers.
+    """
 
     name = "cupy"
 
@@ -14,4 +30,165 @@ class CupyBackend:
         missing = missing_requirement()
         if missing:
             raise RuntimeError(f"CuPy and CUDA arrays need a GPU backend, and {missing}")
-        raise RuntimeError("this version has no GPU kernels yet: pass NumPy or torch CPU arrays.")
+        self.cupy = import_module("cupy")
+
+    def hash_keys(self, keys: Any, spans: Any, planes: Planes, center: Any | None) -> Any:
+        layout = CodeLayout(planes.num_tables, planes.num_planes)
+        blocks = layout.slot_blocks(keys.shape[2])
+        codes = self.cupy.zeros((*keys.shape[:2], blocks, layout.words4, 32, 4), dtype=np.uint32)
+        offset = None if center is None else self._row_major(center.astype(np.float32))
+        key_index.hash_into(
+            codes, self._row_major(keys), self._spans(spans), layout, key_index.hash_matrix(planes), offset
+        )
+        return codes
+
+    def value_norms(self, values: Any, spans: Any) -> Any:
+        slots = -(-values.shape[2] // 32) * 32
+        norms = self.cupy.zeros((*values.shape[:2], slots), dtype=np.float32)
+        key_index.norms_into(norms, self._row_major(values), self._spans(spans))
+        return norms
+
+    def mean_keys(self, keys: Any, spans: Any) -> Any:
+        wide = keys.astype(np.float64)
+        means = [wide[row, :, a : a + n].mean(axis=1) for row, (a, n) in enumerate(np.asarray(spans).tolist())]
+        return self.cupy.stack(means).astype(keys.dtype)
+
+    def soft_scores(
+        self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
+    ) -> Any:
+        group = query.shape[1] // codes.shape[1]
+        mode = query_tables.table_mode(query_map, temperature, query.shape[-1], group)
+        return self._scores(query, codes, spans, planes, query_map, temperature, mode)
+
+    def log_soft_scores(
+        self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
+    ) -> Any:
+        return self._scores(query, codes, spans, planes, query_map, temperature, query_tables.LOG)
+
+    def hard_scores(self, query: Any, codes: Any, spans: Any, planes: Planes) -> Any:
+        return self._scores(query, codes, spans, planes, "linear", 1.0, query_tables.FLOAT, hard=True)
+
+    def exact_scores(self, query: Any, keys: Any, spans: Any, sm_scale: float) -> Any:
+        scores = self._no_scores(query, keys.shape[2])
+        group = query.shape[1] // keys.shape[1]
+        for row, (start, length) in enumerate(np.asarray(spans).tolist()):
+            stop = start + length
+            for head, rows in enumerate(keys[row, :, start:stop].astype(np.float64)):
+                grouped = query[row, head * group : (head + 1) * group].astype(np.float64)
+                scores[row, head * group : (head + 1) * group, start:stop] = sm_scale * grouped @ rows.T
+        return scores
+
+    def weigh_scores(self, scores: Any, value_norms: Any) -> Any:
+        grouped = scores.reshape(*value_norms.shape[:2], -1, scores.shape[-1])
+        weighed = self.cupy.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None])
+        return weighed.reshape(scores.shape)
+
+    def select(self, scores: Any, spans: Any, budget: Budget, num_kv_heads: int) -> Any:
+        cupy, (batch, heads, slots) = self.cupy, scores.shape
+        group = heads // num_kv_heads
+        if budget.group == "shared":
+            total = cupy.empty((batch, num_kv_heads, slots), dtype=np.float32)
+            selecting.sum_group_into(total, scores)
+            scores = total
+        rows = batch * scores.shape[1]
+        kept = max(budget.kept(int(length)) for length in np.asarray(spans)[:, 1])
+        indices = cupy.empty((batch, scores.shape[1], kept), dtype=np.int32)
+        lengths = cupy.empty((batch, scores.shape[1]), dtype=np.int32)
+        histogram = selecting.Histogram.of_any_scores(rows)
+        selecting.select_into(indices, lengths, scores, self._spans(spans), budget, histogram, False)
+        return cupy.repeat(indices, group, axis=1) if budget.group == "shared" else indices
+
+    def attend(self, query: Any, keys: Any, values: Any, indices: Any, sm_scale: float) -> tuple[Any, Any]:
+        cupy, (batch, heads, dim) = self.cupy, query.shape
+        lengths = (indices >= 0).sum(axis=-1).astype(np.int32).reshape(-1)
+        wide = np.float64 if query.dtype.itemsize == 8 else np.float32
+        value, lse = cupy.empty((batch, heads, dim), dtype=wide), cupy.empty((batch, heads), dtype=wide)
+        lists = self._row_major(indices.reshape(batch * heads, -1))
+        buffers = attending.AttendBuffers.empty(batch * heads, 1, dim, 1 + lists.shape[-1] // 512, wide)
+        attending.attend_into(value, lse, self._row_major(query), keys, values, lists, lengths, sm_scale, buffers)
+        return value, lse
+
+    def average(self, log_weights: Any, values: Any, spans: Any) -> tuple[Any, Any]:
+        cupy = self.cupy
+        group = log_weights.shape[1] // values.shape[1]
+        value = cupy.empty((*log_weights.shape[:2], values.shape[-1]))
+        lse = cupy.empty(log_weights.shape[:2])
+        for row, (start, length) in enumerate(np.asarray(spans).tolist()):
+            logs = log_weights[row, :, start : start + length].astype(np.float64)
+            top = logs.max(axis=1, keepdims=True)
+            weights = cupy.exp(logs - top).reshape(values.shape[1], group, -1)
+            total = weights.sum(axis=-1)
+            means = weights @ values[row, :, start : start + length].astype(np.float64) / total[..., None]
+            value[row], lse[row] = means.reshape(-1, values.shape[-1]), top[:, 0] + cupy.log(total.reshape(-1))
+        return value, lse
+
+    def sample(
+        self, log_weights: Any, values: Any, spans: Any, value_norms: Any | None, points: Any
+    ) -> tuple[Any, Any, Any]:
+        reference = import_module("socket_theory.numpy_backend").NumpyBackend()
+        norms = None if value_norms is None else self.cupy.asnumpy(value_norms)
+        host = [self.cupy.asnumpy(a) for a in (log_weights.astype(np.float64), values)]
+        results = reference.sample(*host, np.asarray(spans), norms, np.asarray(points))
+        value, lse, indices = (self.cupy.asarray(a) for a in results)
+        return value, lse, indices
+
+    def write_tokens(
+        self, old: Mapping[str, Any], new: Mapping[str, Any], spans: Any, capacity: int | None
+    ) -> dict[str, Any]:
+        cupy, ends = self.cupy, np.asarray(spans).sum(axis=1)
+        added, slots = new["keys"].shape[2], old["keys"].shape[2]
+        needed = int(ends.max()) + added
+        arrays = dict(old)
+        if needed > slots:
+            arrays = {name: _grow(name, array, needed) for name, array in old.items()}
+        for row, end in enumerate(ends.tolist()):
+            to, source = cupy.arange(end, end + added), cupy.arange(added)
+            for name in ("keys", "values"):
+                arrays[name][row, :, end : end + added] = new[name][row]
+            if "value_norms" in arrays:
+                arrays["value_norms"][row, :, end : end + added] = new["value_norms"][row, :, :added]
+            if "codes" in arrays:
+                packed = new["codes"][row][:, source // 32, :, source % 32]
+                arrays["codes"][row][:, to // 32, :, to % 32] = packed
+        return arrays
+
+    def take_rows(self, arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
+        return {name: array[self.cupy.asarray(rows)] for name, array in arrays.items()}
+
+    def _scores(
+        self,
+        query: Any,
+        codes: Any,
+        spans: Any,
+        planes: Planes,
+        query_map: QueryMap,
+        temperature: float,
+        mode: int,
+        hard: bool = False,
+    ) -> Any:
+        layout = CodeLayout(planes.num_tables, planes.num_planes)
+        pairs, group = codes.shape[0] * codes.shape[1], query.shape[1] // codes.shape[1]
+        tables = query_tables.QueryTables.empty(layout, mode, pairs, group)
+        query_tables.tables_into(
+            tables, self._row_major(query), key_index.device_planes(planes), layout, query_map, temperature
+        )
+        scores = self._no_scores(query, codes.shape[2] * 32)
+        scoring.score_into(scores, codes, tables, self._spans(spans), layout, hard=hard)
+        return scores
+
+    def _no_scores(self, query: Any, slots: int) -> Any:
+        return self.cupy.full((*query.shape[:2], slots), -np.inf, dtype=np.float32)
+
+    def _spans(self, spans: Any) -> Any:
+        return self.cupy.asarray(spans, dtype=np.int64)
+
+    def _row_major(self, array: Any) -> Any:
+        return self.cupy.ascontiguousarray(array)
+
+
+def _grow(name: str, array: Any, slots: int) -> Any:
+    """A larger array with the same tokens: keys, values and norms by slots, codes by blocks of 32."""
+    size = {"codes": -(-slots // 32), "value_norms": -(-slots // 32) * 32}.get(name, slots)
+    grown = import_module("cupy").zeros((*array.shape[:2], size, *array.shape[3:]), dtype=array.dtype)
+    grown[:, :, : array.shape[2]] = array
+    return grown

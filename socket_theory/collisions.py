@@ -52,9 +52,9 @@ def soft_collision_scores(mapped: Float, codes: Codes, temperature: float) -> Fl
     for start in range(0, codes.shape[1], _CHUNK_TOKENS):
         chunk = slice(start, start + _CHUNK_TOKENS)
         for table, row in enumerate(codes[:, chunk]):
-            weight = low[table][row & _LOW_CHUNK]
+            weight = low[table].take(row & _LOW_CHUNK, mode="clip")
             for entries in high:
-                weight *= entries[table][row >> np.uint16(_CHUNK_BITS)]
+                weight *= entries[table].take(row >> np.uint16(_CHUNK_BITS), mode="clip")
             total[chunk] += weight
     return total / len(codes)
 

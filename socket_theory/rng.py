@@ -76,8 +76,9 @@ class Key:
             index += 1
 
     def generator(self) -> np.random.Generator:
-        """A NumPy generator on this key, for bulk Monte Carlo that no GPU kernel has to reproduce."""
-        return np.random.Generator(np.random.Philox(key=np.array(self.words, dtype=np.uint64)))
+        """A NumPy generator for bulk Monte Carlo; it shares no word with `uniform` of the same key."""
+        words = np.array(self.fold_in("generator").words, dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=words))
 
 
 def _multiply_high_low(a: np.uint64, b: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

@@ -3,7 +3,7 @@
 // HEADS query heads share a list: 1, or the whole GQA group for group="shared", where a row is read once for all.
 // A row of K or V takes LANES lanes of 16 bytes times PACKS; 32 / LANES tokens per warp and UNROLL of those at once keep
 // enough bytes in flight. Online softmax per lane group in the accumulator type; partial states are merged by
-// (m, l, sum), the algebra of C1. An empty split contributes m = -inf, l = 0.
+// (m, l, sum), the algebra of C1. An empty split contributes m = -inf, l = 0. Status bit 1: an output is not finite.
 //
 // Grid: (splits, B * rows a sequence). partial [rows, splits, HEADS, HEAD_DIM + 2]; tickets are left at zero.
 // Cost a kept token: 2 * HEAD_DIM elements a list.
@@ -13,13 +13,12 @@ typedef Element<KV_T>::Sum Sum;
 
 __device__ __forceinline__ Sum warp_exp(Sum x) { return sizeof(Sum) == 4 ? (Sum)__expf((float)x) : (Sum)exp((double)x); }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     attend(const KV_T* __restrict__ query, const KV_T* __restrict__ keys, const KV_T* __restrict__ values,
            const int* __restrict__ indices, const int* __restrict__ lengths, Sum* __restrict__ partial,
-           u32* __restrict__ tickets, OUT* __restrict__ output, Sum* __restrict__ lse, i64 slots, int max_kept,
+           u32* __restrict__ tickets, u32* __restrict__ status, OUT* __restrict__ output, Sum* __restrict__ lse, i64 slots, int max_kept,
            int heads_a_list_pair, Sum sm_scale) {
     const int SIZE = Pack<KV_T>::SIZE, OWN = PACKS * SIZE, GROUPS = THREADS / LANES;
-    __shared__ int list[STAGE];
     __shared__ Sum states[THREADS / 32][HEADS][HEAD_DIM + 2];
     __shared__ bool last;
     const int row = blockIdx.y, splits = gridDim.x, lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
@@ -32,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     Sum q[HEADS][OWN], sum[HEADS][OWN], top[HEADS], mass[HEADS];
 #pragma unroll
     for (int h = 0; h < HEADS; ++h) {
-        top[h] = -INFINITY, mass[h] = 0;
+        top[h] = -INFINITE, mass[h] = 0;
 #pragma unroll
         for (int i = 0; i < OWN; ++i) {
             const int d = (i / SIZE * LANES + lane) * SIZE + i % SIZE;
@@ -41,21 +40,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         }
     }
 
-    for (int staged = begin; staged < end; staged += STAGE) {
-        const int count = min(STAGE, end - staged);
-        __syncthreads();
-        for (int i = threadIdx.x; i < count; i += THREADS) list[i] = indices[(i64)row * max_kept + staged + i];
-        __syncthreads();
-        for (int tile = 0; tile < count; tile += GROUPS * UNROLL) {
+    // The list is read a tile ahead of the rows it names.
+    const int* list = indices + (i64)row * max_kept;
+    int following[UNROLL];
+#pragma unroll
+    for (int u = 0; u < UNROLL; ++u) following[u] = begin + group + u * GROUPS < end ? list[begin + group + u * GROUPS] : 0;
+        for (int tile = begin; tile < end; tile += GROUPS * UNROLL) {
             const int first = tile + group;
+            int slots_now[UNROLL];
+#pragma unroll
+            for (int u = 0; u < UNROLL; ++u) {
+                const int next = first + (UNROLL + u) * GROUPS;
+                slots_now[u] = following[u];
+                following[u] = next < end ? list[next] : 0;
+            }
             Pack<KV_T> k[UNROLL][PACKS], v[UNROLL][PACKS];
 #pragma unroll
             for (int u = 0; u < UNROLL; ++u) {
                 const int at = first + u * GROUPS;
-                const i64 slot = at < count ? min((i64)max(list[at], 0), slots - 1) : 0;
+                const i64 slot = min((i64)max(slots_now[u], 0), slots - 1);
 #pragma unroll
                 for (int p = 0; p < PACKS; ++p)
-                    if (at < count) {
+                    if (at < end) {
                         const i64 place = slot * HEAD_DIM + (p * LANES + lane) * SIZE;
                         k[u][p] = *reinterpret_cast<const Pack<KV_T>*>(own_keys + place);
                         v[u][p] = *reinterpret_cast<const Pack<KV_T>*>(own_values + place);
@@ -71,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                     for (int i = 0; i < OWN; ++i) dot += q[h][i] * Element<KV_T>::up(k[u][i / SIZE].at[i % SIZE]);
 #pragma unroll
                     for (int step = LANES / 2; step; step /= 2) dot += __shfl_xor_sync(~0u, dot, step, LANES);
-                    logit[u] = first + u * GROUPS < count ? dot : -INFINITY;
+                    logit[u] = first + u * GROUPS < end ? dot : -INFINITE;
                     above = max(above, logit[u]);
                 }
                 const Sum fade = top[h] == above ? (Sum)1 : warp_exp(top[h] - above);
@@ -80,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                 for (int i = 0; i < OWN; ++i) sum[h][i] *= fade;
 #pragma unroll
                 for (int u = 0; u < UNROLL; ++u) {
-                    if (first + u * GROUPS >= count) continue;
+                    if (first + u * GROUPS >= end) continue;
                     const Sum weight = warp_exp(logit[u] - above);
                     mass[h] += weight;
 #pragma unroll
@@ -88,7 +94,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                 }
             }
         }
-    }
 
     // Lane groups of a warp, then warps, then splits.
 #pragma unroll
@@ -96,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
         for (int step = LANES; step < 32; step *= 2) {
             const Sum other = __shfl_xor_sync(~0u, top[h], step), above = max(top[h], other);
-            const Sum fade = top[h] == -INFINITY ? (Sum)0 : warp_exp(top[h] - above);
+            const Sum fade = top[h] == -INFINITE ? (Sum)0 : warp_exp(top[h] - above);
             mass[h] *= fade, top[h] = above;
             mass[h] += __shfl_xor_sync(~0u, mass[h], step);
 #pragma unroll
@@ -116,10 +121,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     Sum* own_partial = partial + ((i64)row * splits + blockIdx.x) * HEADS * (HEAD_DIM + 2);
     for (int item = threadIdx.x; item < HEADS * HEAD_DIM; item += THREADS) {
         const int h = item / HEAD_DIM, d = item % HEAD_DIM;
-        Sum above = -INFINITY, total = 0, weights = 0;
+        Sum above = -INFINITE, total = 0, weights = 0;
         for (int w = 0; w < THREADS / 32; ++w) above = max(above, states[w][h][HEAD_DIM]);
         for (int w = 0; w < THREADS / 32; ++w) {
-            const Sum fade = states[w][h][HEAD_DIM] == -INFINITY ? (Sum)0 : warp_exp(states[w][h][HEAD_DIM] - above);
+            const Sum fade = states[w][h][HEAD_DIM] == -INFINITE ? (Sum)0 : warp_exp(states[w][h][HEAD_DIM] - above);
             total += fade * states[w][h][d];
             weights += fade * states[w][h][HEAD_DIM + 1];
         }
@@ -133,19 +138,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     if (!last) return;
     __threadfence();
     if (threadIdx.x == 0) tickets[row] = 0;
-    const volatile Sum* all = partial + (i64)row * splits * HEADS * (HEAD_DIM + 2);
+    const Sum* all = partial + (i64)row * splits * HEADS * (HEAD_DIM + 2);
     for (int item = threadIdx.x; item < HEADS * HEAD_DIM; item += THREADS) {
         const int h = item / HEAD_DIM, d = item % HEAD_DIM;
-        Sum above = -INFINITY, total = 0, weights = 0;
-        for (int s = 0; s < splits; ++s) above = max(above, all[(s * HEADS + h) * (HEAD_DIM + 2) + HEAD_DIM]);
+        Sum above = -INFINITE, total = 0, weights = 0;
+#pragma unroll 4
+        for (int s = 0; s < splits; ++s) above = max(above, __ldcg(all + (s * HEADS + h) * (HEAD_DIM + 2) + HEAD_DIM));
+#pragma unroll 4
         for (int s = 0; s < splits; ++s) {
-            const volatile Sum* state = all + (s * HEADS + h) * (HEAD_DIM + 2);
-            const Sum fade = state[HEAD_DIM] == -INFINITY ? (Sum)0 : warp_exp(state[HEAD_DIM] - above);
-            total += fade * state[d];
-            weights += fade * state[HEAD_DIM + 1];
+            const Sum* state = all + (s * HEADS + h) * (HEAD_DIM + 2);
+            const Sum peak = __ldcg(state + HEAD_DIM), fade = peak == -INFINITE ? (Sum)0 : warp_exp(peak - above);
+            total += fade * __ldcg(state + d);
+            weights += fade * __ldcg(state + HEAD_DIM + 1);
         }
         const i64 head = (i64)row * HEADS + h;
         output[head * HEAD_DIM + d] = Element<OUT>::down(weights > 0 ? total / weights : (Sum)0);
-        if (d == 0) lse[head] = weights > 0 ? above + (Sum)log((double)weights) : (Sum)-INFINITY;
+        if (d == 0) lse[head] = weights > 0 ? above + (Sum)log((double)weights) : (Sum)-INFINITE;
+        if (status && !(weights > 0 && total - total == 0)) atomicOr(status, 2u);
     }
 }

@@ -6,6 +6,8 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
 
+#define INFINITE __int_as_float(0x7f800000)
+
 template <typename T> struct Element;
 template <> struct Element<__half> {
     typedef float Sum;
@@ -34,9 +36,9 @@ template <typename T> struct __align__(16) Pack {
     T at[SIZE];
 };
 
-// Larger for larger scores; -0.0 counts as 0.0.
+// Larger for larger scores; -0.0 counts as 0.0. On the bits, as float arithmetic may flush subnormals.
 __device__ __forceinline__ u32 order_score(float score) {
-    const u32 bits = __float_as_uint(score + 0.0f);
+    const u32 bits = __float_as_uint(score) == 0x80000000u ? 0 : __float_as_uint(score);
     return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 

@@ -2,7 +2,7 @@
 //
 // Planes hold bfloat16 values, and a key is split exactly into SPLITS bfloat16 terms (1 for bf16, 2 for f16, 3 for
 // f32, f64 and centred keys), so a projection is SPLITS bf16 products with float accumulation, the largest term last.
-// A block hashes TILE = 128 tokens of one KV head against all planes, 32 columns (one packed word) at a time; warp w
+// A block hashes TILE tokens of one KV head against all planes, 32 columns (one packed word) at a time; warp w
 // owns rows 32 w .. 32 w + 31. Rows beyond the count are zero, so a key has the same bits alone or among others.
 //
 // planes [columns, HEAD_DIM] bf16 in column order: column 32 w + 8 t + c is bit 8 t + 4 (c & 1) + c / 2 of word w, the
@@ -11,8 +11,7 @@
 // Cost a token: SPLITS * 32 * WORDS * HEAD_DIM multiply-adds, its key once, 16 * WORDS4 bytes written.
 #include "common.cuh"
 
-#define TILE 128
-#define HASH_THREADS 128
+#define HASH_THREADS TILE
 #define WIDTH (DIM16 + 8)  // padded row, in elements: rows start 16 bytes apart modulo 128
 
 typedef __nv_bfloat16 bf16;
@@ -38,13 +37,13 @@ __device__ __forceinline__ void copy_async(void* to, const void* from) {
 extern "C" __global__ void __launch_bounds__(HASH_THREADS)
     hash_keys(const KV_T* __restrict__ keys, const bf16* __restrict__ planes, const float* __restrict__ center,
               u32* __restrict__ codes, const i64* __restrict__ spans, int num_kv_heads, i64 key_slots, int slot_blocks,
-              int append) {
+              i64 capacity, int append) {
     extern __shared__ __align__(16) bf16 shared[];
     bf16* rows = shared;                           // [SPLITS][TILE][WIDTH]
     bf16* slab = shared + SPLITS * TILE * WIDTH;   // [2][32][WIDTH]
     const int pair = blockIdx.y, thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
 
-    // With append, row r of `keys` goes behind the span; else slots are rows and those outside the span are left alone.
+    // With append, row r of `keys` goes behind the span, as far as `capacity`; else slots are rows and those outside the span are left alone.
     const i64 start = spans[2 * (pair / num_kv_heads)], length = spans[2 * (pair / num_kv_heads) + 1];
     const i64 first = append ? (i64)blockIdx.x * TILE : start + (i64)blockIdx.x * TILE;
     const i64 stop = append ? key_slots : min(key_slots, start + length);
@@ -62,7 +61,14 @@ extern "C" __global__ void __launch_bounds__(HASH_THREADS)
     };
     fetch(0);
 
-    for (int i = thread; i < TILE * DIM16; i += HASH_THREADS) {
+    const bool whole = SPLITS == 1 && HEAD_DIM == DIM16;
+    for (int i = thread; whole && i < TILE * (DIM16 / 8); i += HASH_THREADS) {
+        const int row = i / (DIM16 / 8), d = i % (DIM16 / 8) * 8;
+        uint4 pack = make_uint4(0, 0, 0, 0);
+        if (first + row < stop) pack = __ldcs(reinterpret_cast<const uint4*>(own + (first + row) * HEAD_DIM + d));
+        *reinterpret_cast<uint4*>(rows + row * WIDTH + d) = pack;
+    }
+    for (int i = thread; !whole && i < TILE * DIM16; i += HASH_THREADS) {
         const int row = i / DIM16, d = i % DIM16;
         const bool valid = first + row < stop && d < HEAD_DIM;
         double rest = valid ? (double)Element<KV_T>::up(own[(first + row) * HEAD_DIM + d]) : 0.0;
@@ -76,10 +82,19 @@ extern "C" __global__ void __launch_bounds__(HASH_THREADS)
     }
 
     const i64 out = first + warp * 32 + lane + shift;
-    const bool mine = first + warp * 32 + lane < stop;
+    const bool mine = first + warp * 32 + lane < stop && out < capacity;
     u32* to = codes + (((i64)pair * slot_blocks + out / 32) * WORDS4 * 32 + out % 32) * 4;
     const int a_row = warp * 32 + lane % 16, a_column = lane / 16 * 8;
     const int b_row = lane % 8 + lane / 16 * 8, b_column = lane / 8 % 2 * 8;
+    // One term's fragments of this warp's rows stay in registers; more terms are read again for every word.
+    u32 held[2][DIM16 / 16][4];
+    if (SPLITS == 1) {
+        __syncthreads();
+#pragma unroll
+        for (int m = 0; m < 2; ++m)
+#pragma unroll
+            for (int k = 0; k < DIM16; k += 16) load_matrices(held[m][k / 16], rows + (a_row + 16 * m) * WIDTH + k + a_column);
+    }
     for (int word = 0; word < WORDS; ++word) {
         if (word + 1 < WORDS) {
             fetch(word + 1);
@@ -102,8 +117,14 @@ extern "C" __global__ void __launch_bounds__(HASH_THREADS)
             for (int k = 0; k < DIM16; k += 16) {
                 u32 left[2][4], right[2][4];
 #pragma unroll
-                for (int m = 0; m < 2; ++m)
-                    load_matrices(left[m], rows + (s * TILE + a_row + 16 * m) * WIDTH + k + a_column);
+                for (int m = 0; m < 2; ++m) {
+                    if (SPLITS == 1) {
+#pragma unroll
+                        for (int i = 0; i < 4; ++i) left[m][i] = held[m][k / 16][i];
+                    } else {
+                        load_matrices(left[m], rows + (s * TILE + a_row + 16 * m) * WIDTH + k + a_column);
+                    }
+                }
 #pragma unroll
                 for (int n = 0; n < 2; ++n) load_matrices(right[n], b + (b_row + 16 * n) * WIDTH + k + b_column);
 #pragma unroll
@@ -151,6 +172,7 @@ extern "C" __global__ void value_norms(const KV_T* __restrict__ values, float* _
         }
 #pragma unroll
     for (int step = 4; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    if (valid && lane == 0)
-        norms[(i64)pair * norm_slots + (append ? start + length : 0) + row] = __bfloat162float(__double2bfloat16(sqrt(sum)));
+    const i64 slot = row + (append ? start + length : 0);
+    if (valid && lane == 0 && slot < norm_slots)
+        norms[(i64)pair * norm_slots + slot] = __bfloat162float(__double2bfloat16(sqrt(sum)));
 }

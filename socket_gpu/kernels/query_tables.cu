@@ -9,6 +9,8 @@
 // buckets [B*Hkv, GROUP, L]: the query's own code, for hard collisions.
 #include "common.cuh"
 
+#define HEADS2 (GROUP > 4 ? 8 : GROUP > 2 ? 4 : GROUP)
+
 // QUERY_MAP: 0 tanh_scaled, 1 tanh, 2 linear. MODE: 0 half2 products, 1 float products, 2 float log products.
 __device__ __forceinline__ float map_query(float z) {
     if (QUERY_MAP == 0) return tanhf(z) * rsqrtf((float)HEAD_DIM);
@@ -22,30 +24,58 @@ __device__ __forceinline__ float factor(float h, int bit, float inverse_temperat
     return 2.0f / (1.0f + expf(-x));
 }
 
-extern "C" __global__ void query_tables(const QUERY_T* __restrict__ query, const float* __restrict__ planes,
+extern "C" __global__ void query_tables(const QUERY_T* __restrict__ query, const __nv_bfloat16* __restrict__ planes,
                                         u32* __restrict__ tables, u32* __restrict__ buckets,
                                         float inverse_temperature) {
-    __shared__ float z[GROUP][TABLES_PER_BLOCK * PLANES];
+    __shared__ float z[GROUP][TABLES_PER_BLOCK * PLANES], factors[GROUP][TABLES_PER_BLOCK * PLANES][2];
     const int pair = blockIdx.y, first = blockIdx.x * TABLES_PER_BLOCK;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     const int count = min(TABLES_PER_BLOCK, TABLES - first) * PLANES;
 
+    const int OWN = (HEAD_DIM + 31) / 32;
+    float q[GROUP][OWN];
+#pragma unroll
+    for (int g = 0; g < GROUP; ++g)
+#pragma unroll
+        for (int i = 0; i < OWN; ++i) {
+            const int d = lane + 32 * i;
+            q[g][i] = d < HEAD_DIM ? (float)Element<QUERY_T>::up(query[((i64)pair * GROUP + g) * HEAD_DIM + d]) : 0.0f;
+        }
+#pragma unroll 5
     for (int item = warp; item < count; item += warps) {
-        float sum[GROUP];
+        float w[OWN];
 #pragma unroll
-        for (int g = 0; g < GROUP; ++g) sum[g] = 0;
-        for (int d = lane; d < HEAD_DIM; d += 32) {
-            const float w = planes[(i64)(first * PLANES + item) * HEAD_DIM + d];
+        for (int i = 0; i < OWN; ++i) {
+            const int d = lane + 32 * i;
+            w[i] = d < HEAD_DIM ? __bfloat162float(planes[(i64)(first * PLANES + item) * HEAD_DIM + d]) : 0.0f;
+        }
+        // Heads are halved between lanes at every exchange, so a plane takes about as many exchanges as one head would.
+        float sum[HEADS2];
 #pragma unroll
-            for (int g = 0; g < GROUP; ++g)
-                sum[g] += w * (float)Element<QUERY_T>::up(query[((i64)pair * GROUP + g) * HEAD_DIM + d]);
+        for (int g = 0; g < HEADS2; ++g) {
+            sum[g] = 0;
+#pragma unroll
+            for (int i = 0; g < GROUP && i < OWN; ++i) sum[g] += w[i] * q[min(g, GROUP - 1)][i];
+        }
+        int step = 16, head = 0;
+#pragma unroll
+        for (int half = HEADS2 / 2; half; half /= 2, step /= 2) {
+            const bool upper = lane & step;
+            head += upper ? half : 0;
+#pragma unroll
+            for (int g = 0; g < half; ++g) {
+                const float other = __shfl_xor_sync(~0u, upper ? sum[g] : sum[g + half], step);
+                sum[g] = (upper ? sum[g + half] : sum[g]) + other;
+            }
         }
 #pragma unroll
-        for (int g = 0; g < GROUP; ++g) {
-#pragma unroll
-            for (int step = 16; step; step /= 2) sum[g] += __shfl_xor_sync(~0u, sum[g], step);
-            if (lane == 0) z[g][item] = sum[g];
-        }
+        for (int left = 32 / HEADS2 / 2; left; left /= 2) sum[0] += __shfl_xor_sync(~0u, sum[0], left);
+        if (lane % (32 / HEADS2) == 0 && head < GROUP) z[head][item] = sum[0];
+    }
+    __syncthreads();
+    for (int item = threadIdx.x; item < GROUP * count * 2; item += blockDim.x) {
+        const int bit = item % 2, plane = item / 2 % count, g = item / 2 / count;
+        factors[g][plane][bit] = factor(map_query(z[g][plane]), bit, inverse_temperature);
     }
     __syncthreads();
 
@@ -59,7 +89,7 @@ extern "C" __global__ void query_tables(const QUERY_T* __restrict__ query, const
             const int g = min(GROUP - 1, MODE == 0 ? 2 * word + half : word);
             product[half] = MODE == 2 ? 0.0f : 1.0f;
             for (int p = low; p < min(PLANES, low + CHUNK_BITS); ++p) {
-                const float f = factor(map_query(z[g][table * PLANES + p]), index >> (p - low) & 1, inverse_temperature);
+                const float f = factors[g][table * PLANES + p][index >> (p - low) & 1];
                 product[half] = MODE == 2 ? product[half] + f : product[half] * f;
             }
         }

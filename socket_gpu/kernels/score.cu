@@ -9,27 +9,33 @@
 //
 // Tables beyond one slab (STRIDE4 > WORDS4) take further launches with `accumulate`; norms, if any, come with the last.
 //
-// With histogram != null the scores of unforced tokens are also counted in NUM_BINS bins of their order, for select.cu.
+// With histogram != null the scores of unforced tokens are also counted in NUM_BINS bins of their order, for select.cu;
+// the lowest bin takes everything below and is not counted.
 // SHARED: the heads' scores are added in head order and one row a KV head is written.
 #include "common.cuh"
 
 #define FLUSH 10
 
 // MODE: 0 half2 products, 1 float products, 2 float log products, 3 hard matches.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     score(const uint4* __restrict__ codes, const u32* __restrict__ tables, const float* __restrict__ norms,
           const i64* __restrict__ spans, float* __restrict__ scores, u32* __restrict__ histogram,
           const int* __restrict__ bin_base, int num_kv_heads, int slots, int slot_blocks, int first4, int accumulate,
           int sink, int window, float scale) {
-    extern __shared__ u32 shared[];
+    extern __shared__ __align__(16) u32 shared[];
     const int TABLE_WORDS = MODE == 3 ? GROUP * TABLES : TABLES * CHUNKS * ENTRY_WORDS * 32;
     const int ROWS = SHARED ? 1 : GROUP;
     u32* counts = shared + TABLE_WORDS;
     const int pair = blockIdx.y;
     const int first_table = first4 * 4 * PER_WORD;
-    for (int i = threadIdx.x; i < TABLE_WORDS; i += THREADS)
-        shared[i] = MODE == 3 ? tables[((i64)pair * GROUP + i / TABLES) * ALL_TABLES + first_table + i % TABLES]
-                              : tables[((i64)pair * ALL_TABLES + first_table) * CHUNKS * ENTRY_WORDS * 32 + i];
+    const u32* own_tables = tables + ((i64)pair * ALL_TABLES + first_table) * CHUNKS * ENTRY_WORDS * 32;
+    if (MODE == 3)
+        for (int i = threadIdx.x; i < TABLE_WORDS; i += THREADS)
+            shared[i] = tables[((i64)pair * GROUP + i / TABLES) * ALL_TABLES + first_table + i % TABLES];
+    else
+#pragma unroll 4
+        for (int i = threadIdx.x; i < TABLE_WORDS / 4; i += THREADS)
+            reinterpret_cast<uint4*>(shared)[i] = reinterpret_cast<const uint4*>(own_tables)[i];
     if (histogram)
         for (int i = threadIdx.x; i < ROWS * NUM_BINS; i += THREADS) counts[i] = 0;
     __syncthreads();
@@ -42,40 +48,37 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const uint4* source = codes + ((i64)pair * slot_blocks * STRIDE4 + first4) * 32 + lane;
     const char* lookup = reinterpret_cast<const char*>(shared);
 
-    uint4 next[WORDS4];
-    int block = first_block + share * blockIdx.x + warp;
-    if (block < stop)
+    int base[ROWS];
 #pragma unroll
-        for (int i = 0; i < WORDS4; ++i) next[i] = __ldcs(source + ((i64)block * STRIDE4 + i) * 32);
+    for (int r = 0; r < ROWS; ++r) base[r] = histogram ? bin_base[pair * ROWS + r] : 0;
+
+    // Four words are loaded again for the next block as soon as they are used: one block of latency is hidden without
+    // a second set of registers.
+    uint4 held[WORDS4];
+    int block = first_block + share * blockIdx.x + warp;
+#pragma unroll
+    for (int i = 0; i < WORDS4; ++i)
+        if (block < stop) held[i] = __ldcs(source + ((i64)block * STRIDE4 + i) * 32);
 
     for (; block < stop; block += THREADS / 32) {
-        u32 word[WORDS4 * 4];
-#pragma unroll
-        for (int i = 0; i < WORDS4; ++i) {
-            word[4 * i] = next[i].x, word[4 * i + 1] = next[i].y, word[4 * i + 2] = next[i].z, word[4 * i + 3] = next[i].w;
-        }
-        if (block + THREADS / 32 < stop)
-#pragma unroll
-            for (int i = 0; i < WORDS4; ++i)
-                next[i] = __ldcs(source + ((i64)(block + THREADS / 32) * STRIDE4 + i) * 32);
-
+        const bool more = block + THREADS / 32 < stop;
+        const uint4* following = source + (i64)(block + THREADS / 32) * STRIDE4 * 32;
         float sum[GROUP], top[GROUP];
         __half2 partial[(GROUP + 1) / 2];
 #pragma unroll
-        for (int g = 0; g < GROUP; ++g) sum[g] = 0, top[g] = -INFINITY;
+        for (int g = 0; g < GROUP; ++g) sum[g] = 0, top[g] = -INFINITE;
 #pragma unroll
         for (int e = 0; e < (GROUP + 1) / 2; ++e) partial[e] = __float2half2_rn(0.0f);
 
 #pragma unroll
         for (int t = 0; t < TABLES; ++t) {
-            const u32 bits = word[t / PER_WORD];
+            const int word = t / PER_WORD;
+            const u32 bits = word % 4 == 0 ? held[word / 4].x : word % 4 == 1 ? held[word / 4].y : word % 4 == 2 ? held[word / 4].z : held[word / 4].w;
             const int at = t % PER_WORD * PLANES;
-            if (MODE == 3) {
+            if (MODE == 3)
 #pragma unroll
                 for (int g = 0; g < GROUP; ++g)
                     sum[g] += (bits >> at & ((1u << PLANES) - 1)) == shared[g * TABLES + t] ? 1.0f : 0.0f;
-                continue;
-            }
             u32 offset[CHUNKS];
 #pragma unroll
             for (int c = 0; c < CHUNKS; ++c) {
@@ -83,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 offset[c] = (shift >= 0 ? bits >> shift : bits << -shift) & (((1u << size) - 1) << 2);
             }
 #pragma unroll
-            for (int e = 0; e < ENTRY_WORDS; ++e) {
+            for (int e = 0; MODE != 3 && e < ENTRY_WORDS; ++e) {
                 u32 entry[CHUNKS];
 #pragma unroll
                 for (int c = 0; c < CHUNKS; ++c)
@@ -117,6 +120,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                     partial[e] = __float2half2_rn(0.0f);
                 }
             }
+            if (more && (t == TABLES - 1 || (t + 1) % (4 * PER_WORD) == 0)) held[word / 4] = __ldcs(following + word / 4 * 32);
         }
 
         const int slot = block * 32 + lane;
@@ -138,8 +142,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const int row = SHARED ? pair : pair * GROUP + g;
             scores[(i64)row * slots + slot] = out;
             if (histogram && !span.forced(slot)) {
-                const int bin = (int)(order_score(out) >> BIN_SHIFT) - bin_base[row];
-                atomicAdd(counts + (SHARED ? 0 : g) * NUM_BINS + min(NUM_BINS - 1, max(0, bin)), 1u);
+                const int bin = (int)(order_score(out) >> BIN_SHIFT) - base[SHARED ? 0 : g];
+                if (bin > 0) atomicAdd(counts + (SHARED ? 0 : g) * NUM_BINS + min(NUM_BINS - 1, bin), 1u);
             }
         }
     }

@@ -57,8 +57,8 @@ CLAIMS = (
     Claim(
         id="S8.hoeffding",
         title="Entrywise: Hoeffding",
-        statement="P(|w-bar - kappa_tau| >= t) <= 2 exp(-2 L t^2 / (sigma_+ - sigma_-)^2), the range of one weight being "
-        "sigma(2 h_max/tau)^P - sigma(-2 h_max/tau)^P.",
+        statement="P(|w-bar - kappa_tau| >= t) <= 2 exp(-2 L t^2 / (sigma_+ - sigma_-)^2), where every weight lies in "
+        "[sigma_-, sigma_+], sigma_+- = sigma(+-2 h_max/tau)^P.",
         source="Hoeffding 1963",
         kind="tail",
         wrong="L P terms in place of L, near the query at P = 10",
@@ -68,7 +68,7 @@ CLAIMS = (
     Claim(
         id="S8.bernstein",
         title="Entrywise: Bernstein",
-        statement="P(|w-bar - kappa_tau| >= t) <= 2 exp(-L t^2 / (2 (Var w + t/3))), with the exact Var w = nu^P - mu^2P.",
+        statement="P(|w-bar - kappa_tau| >= t) <= 2 exp(-L t^2 / (2 (Var w + t/3))), Var w = nu^P - mu^2P.",
         source="Bernstein's inequality; variance by S5",
         kind="tail",
         wrong="L P terms in place of L, near the query at P = 10",

@@ -55,26 +55,18 @@ def _moment_law(context: Context, power: int, law: Callable[[SoftKernel], Float]
     return combine(*parts)
 
 
-def _hard_variance(kernel: SoftKernel, theta: Float) -> Float:
-    hard = kernel.hard_kernel(theta)
-    return hard * (1 - hard)
-
-
-def _same_mean_variance(kernel: SoftKernel, theta: Float) -> Float:
-    mean = kernel.mean(theta, NORM)
-    return mean * (1 - mean)
-
-
-def _variance_bound(context: Context, bound: Callable[[SoftKernel, Float], Float]) -> Measurement:
-    """At random angles and, where the hard variance is exceeded, near both ends."""
+def _variance_bound(context: Context, mean: Callable[[SoftKernel, float], Float]) -> Measurement:
+    """Var w <= kappa (1 - kappa) at random angles; and with `mean` as kappa near both ends."""
     theta = context.generator().uniform(0, np.pi, size=32)
     parts = []
     for kernel in KERNELS:
-        variance, limit = kernel.variance(theta, NORM), bound(kernel, theta)
-        parts.append(worst(variance, limit * (1 + ROUNDING), float(np.median(limit / variance))))
+        variance, kappa = kernel.variance(theta, NORM), kernel.mean(theta, NORM)
+        limit = kappa * (1 - kappa) * (1 + ROUNDING)
+        parts.append(worst(variance, limit, float(np.median(limit / variance))))
     for num_planes, temperature, angle in ((1, 0.4, 0.01), (10, 0.4, 0.001), (10, 2.0, 3.0)):
         kernel = SoftKernel(num_planes, temperature, "tanh", HEAD_DIM)
-        parts.append(worst(kernel.variance(angle, NORM), bound(kernel, np.array(angle)) * (1 + ROUNDING)))
+        kappa = mean(kernel, angle)
+        parts.append(worst(kernel.variance(angle, NORM), kappa * (1 - kappa)))
     return combine(*parts)
 
 
@@ -167,8 +159,8 @@ CLAIMS = (
         source="own proof; 0 <= w <= 1",
         kind="inequality",
         wrong="kappa_0 (1 - kappa_0), the hard variance at the same angle, near 0 and pi",
-        check=partial(_variance_bound, bound=_same_mean_variance),
-        control=partial(_variance_bound, bound=_hard_variance),
+        check=partial(_variance_bound, mean=lambda kernel, theta: kernel.mean(theta, NORM)),
+        control=partial(_variance_bound, mean=lambda kernel, theta: kernel.hard_kernel(theta)),
     ),
     Claim(
         id="S6.bias",

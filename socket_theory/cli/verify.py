@@ -15,7 +15,7 @@ from socket_theory.rng import Key
 if TYPE_CHECKING:
     from socket_theory.claims.engine import Claim, Effort, Result
 
-_OTHER_COLUMNS, _PIPED_WIDTH = 72, 110
+_NUMBER_COLUMNS, _PIPED_WIDTH = 58, 110
 _json_option = click.option(
     "json_file", "--json", type=click.File("w", lazy=False), metavar="FILE", help="Also write the result as JSON."
 )
@@ -126,7 +126,8 @@ def _print_results(results: Sequence[Result], claims: Sequence[Claim]) -> None:
     for heading in ("holds", "control"):
         table.add_column(heading, no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)
-    table.add_column("title", overflow="ellipsis", no_wrap=True, max_width=max(8, console.width - _OTHER_COLUMNS))
+    room = console.width - _NUMBER_COLUMNS - max((len(result.id) for result in results), default=0)
+    table.add_column("title", overflow="ellipsis", no_wrap=True, max_width=max(8, room))
     for result in results:
         measured = result.measurement
         holds = "yes" if measured.holds else "[bold red]NO[/]"

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("hypothesis", reason="pip install 'socket-theory[test]'")
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,7 +84,7 @@ def test_any_split_merged_in_any_order_is_the_whole(cuts, order):
     tokens = list(range(20))
     order.shuffle(tokens)
     edges = [0, *sorted(cuts), 20]
-    pieces = states([tokens[a:b] for a, b in zip(edges, edges[1:], strict=False)])
+    pieces = states([tokens[a:b] for a, b in itertools.pairwise(edges)])
     merged = empty_state((5,))
     for piece in pieces:
         merged = merge_states(piece, merged) if order.random() < 0.5 else merge_states(merged, piece)

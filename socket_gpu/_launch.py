@@ -1,0 +1,57 @@
+"""The one place where arrays are checked and scalars are cast before a kernel sees them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+ELEMENTS = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double"}
+_SCALARS = {"i": np.int32, "l": np.int64, "f": np.float32, "d": np.float64}
+_SHARED_LIMIT = 48 * 1024
+
+
+def element(array: Any) -> str:
+    """The C++ element type of a float array."""
+    name = str(array.dtype)
+    if name not in ELEMENTS:
+        raise TypeError(f"an array of {name} reached a kernel: pass one of {', '.join(ELEMENTS)}.")
+    return ELEMENTS[name]
+
+
+def checked(name: str, array: Any, dtype: Any | None = None, shape: tuple[int, ...] | None = None) -> Any:
+    """`array` if it is a C-contiguous CuPy array of this dtype and shape on the current device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming what was given and what to pass.
+    """
+    cupy = import_module("cupy")
+    if not isinstance(array, cupy.ndarray):
+        raise TypeError(f"{name} is of type {type(array).__name__}: pass a CuPy array.")
+    if dtype is not None and str(array.dtype) != str(dtype):
+        raise TypeError(f"{name} has dtype {array.dtype}: pass {dtype}.")
+    if shape is not None and tuple(array.shape) != tuple(shape):
+        raise ValueError(f"{name} has shape {tuple(array.shape)}: pass {tuple(shape)}.")
+    if array.device.id != cupy.cuda.runtime.getDevice():
+        raise ValueError(f"{name} is on device {array.device.id}: make that device current, or copy the array.")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} is not C-contiguous: pass cupy.ascontiguousarray({name}).")
+    return array
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], block: int, arguments: list[Any], scalars: str, shared_bytes: int = 0
+) -> None:
+    """Launch on the current stream: `arguments` are arrays (None for a null pointer), then scalars.
+
+    `scalars` has a letter each: i int32, l int64, f float32, d float64.
+    """
+    count = len(arguments) - len(scalars)
+    arrays = [np.uint64(0) if a is None else checked("an argument", a) for a in arguments[:count]]
+    values = [_SCALARS[kind](value) for kind, value in zip(scalars, arguments[count:], strict=True)]
+    if shared_bytes > _SHARED_LIMIT and kernel.max_dynamic_shared_size_bytes < shared_bytes:
+        kernel.max_dynamic_shared_size_bytes = shared_bytes
+    kernel(grid, (block,), (*arrays, *values), shared_mem=shared_bytes)

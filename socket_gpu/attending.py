@@ -1,0 +1,64 @@
+"""Exact attention over index lists, split and merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from socket_gpu._compile import compiled
+from socket_gpu._launch import element, launch
+
+RESIDENT_BLOCKS = 4 * 132
+_UNROLL, _BLOCKS_A_SM = 2, 4
+
+
+@dataclass(frozen=True, eq=False)
+class AttendBuffers:
+    """Partial states of `splits` pieces of every list, and tickets, zero between steps."""
+
+    partial: Any
+    tickets: Any
+    splits: int
+
+    @classmethod
+    def empty(cls, rows: int, heads: int, head_dim: int, splits: int, dtype: Any) -> AttendBuffers:
+        cupy = import_module("cupy")
+        partial = cupy.empty((rows, splits, heads, head_dim + 2), dtype=dtype)
+        return cls(partial, cupy.zeros(rows, dtype=np.uint32), splits)
+
+
+def attend_into(
+    output: Any,
+    lse: Any,
+    query: Any,
+    keys: Any,
+    values: Any,
+    indices: Any,
+    lengths: Any,
+    sm_scale: float,
+    buffers: AttendBuffers,
+    status: Any = None,
+) -> None:
+    """Exact attention of query [B, Hq, D] over lists [rows, K]: rows are query heads, or KV heads for a shared set."""
+    pairs, heads_a_list = keys.shape[0] * keys.shape[1], query.shape[0] * query.shape[1] // len(indices)
+    size = keys.dtype.itemsize
+    packs = -(-query.shape[-1] * size // 512)
+    kernel = compiled(
+        "attend.cu",
+        "attend",
+        KV_T=element(keys),
+        OUT=element(output),
+        THREADS=256,
+        HEAD_DIM=query.shape[-1],
+        PACKS=packs,
+        LANES=query.shape[-1] * size // 16 // packs,
+        UNROLL=_UNROLL if packs == 1 and heads_a_list == 1 else 2,
+        BLOCKS_A_SM=_BLOCKS_A_SM if heads_a_list == 1 else 1,
+        HEADS=heads_a_list,
+    )
+    arguments = [query, keys, values, indices, lengths, buffers.partial, buffers.tickets, status, output, lse]
+    arguments += [keys.shape[2], indices.shape[-1], len(indices) // pairs, sm_scale]
+    launch(kernel, (buffers.splits, len(indices)), 256, arguments, "lii" + ("d" if size == 8 else "f"))

@@ -1,0 +1,154 @@
+"""A decode step planned once and run many times: no allocation, no host synchronisation, safe to capture in a graph."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from socket_gpu import attending, key_index, query_tables, scoring, selecting
+from socket_gpu._launch import checked
+from socket_gpu.layout import CodeLayout
+from socket_theory.checks import require_head_ratio, require_positive
+from socket_theory.estimators import Cache, HardLSH, Socket
+from socket_theory.selection import Budget
+
+STATUS = {
+    1: "an append exceeded the planned capacity and was dropped: prepare the cache with a larger capacity.",
+    2: "an output is not finite: check the query, keys and values for NaN or infinity.",
+}
+
+
+class DecodePlan:
+    """The buffers and launches of one layer's decode step over one cache.
+
+    `run(query)` writes `value` [B, Hq, D], `lse` [B, Hq] (natural log), `indices` int32 [B, rows, K] and `lengths`
+    [B, rows]; rows are query heads, or KV heads for group="shared". `append(keys, values)` adds tokens in place and
+    lengthens the spans on the device, so both may be captured in one CUDA graph and replayed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a method without GPU kernels, a cache of another backend, or a wrong head ratio.
+    """
+
+    def __init__(
+        self, cache: Cache, *, num_qo_heads: int, budget: Budget, sm_scale: float | None = None, out_dtype: Any = None
+    ) -> None:
+        cupy = import_module("cupy")
+        method = cache.method
+        if not isinstance(method, Socket | HardLSH):
+            raise TypeError(f"{type(method).__name__} has no GPU decode plan: pass a cache of Socket or HardLSH.")
+        if cache.backend.name != "cupy":
+            raise ValueError(f"the cache is on backend {cache.backend.name!r}: prepare it with CuPy or CUDA arrays.")
+        self.cache, self.method, self.budget = cache, method, budget
+        batch, heads, self.slots, dim = cache.keys.shape
+        self.group = require_head_ratio(num_qo_heads, heads)
+        self.sm_scale = 1 / float(np.sqrt(dim)) if sm_scale is None else require_positive("sm_scale", sm_scale)
+        self.layout = CodeLayout(method.num_tables, method.num_planes)
+        self.planes, self.matrix = key_index.device_planes(cache.planes), key_index.hash_matrix(cache.planes)
+        self.center = None if cache.center is None else cupy.ascontiguousarray(cache.center.astype(np.float32))
+        self.codes, self.norms = cache.arrays["codes"], cache.arrays.get("value_norms")
+        self.spans = cupy.asarray(cache.spans)
+        self.status = cupy.zeros(1, dtype=np.uint32)
+
+        self.query_map, self.temperature = (
+            (method.query_map, method.temperature) if isinstance(method, Socket) else ("linear", 1.0)
+        )
+        mode = query_tables.table_mode(self.query_map, self.temperature, dim, self.group)
+        self.tables = query_tables.QueryTables.empty(self.layout, mode, batch * heads, self.group)
+        shared = budget.group == "shared"
+        self.fused = len(self.layout.slabs()) == 1 or not shared
+        rows = heads if shared else num_qo_heads
+        self.scores = cupy.empty((batch, rows if self.fused else num_qo_heads, self.codes.shape[2] * 32), np.float32)
+        self.totals = self.scores if self.fused else cupy.empty((batch, rows, self.scores.shape[2]), np.float32)
+        bins = self._expected_bins(batch * rows, mode)
+        self.histogram = selecting.Histogram.empty(batch * rows, *bins)
+
+        kept = budget.kept(self.slots)
+        self.indices = cupy.empty((batch, rows, kept), dtype=np.int32)
+        self.lengths = cupy.empty((batch, rows), dtype=np.int32)
+        dtype = cache.keys.dtype if out_dtype is None else out_dtype
+        wide = np.float64 if cache.keys.dtype.itemsize == 8 else np.float32
+        self.value = cupy.empty((batch, num_qo_heads, dim), dtype=dtype)
+        self.lse = cupy.empty((batch, num_qo_heads), dtype=wide)
+        splits = max(1, min(attending.RESIDENT_BLOCKS // (batch * rows), -(-kept // 64)))
+        heads_a_list = self.group if shared else 1
+        self.attention = attending.AttendBuffers.empty(batch * rows, heads_a_list, dim, splits, wide)
+
+    def _expected_bins(self, rows: int, mode: int) -> tuple[Any, int]:
+        """Where scores are expected, so that few tokens share the threshold's bin; a wrong guess costs time only."""
+        cupy = import_module("cupy")
+        expected = 2.0**-self.method.num_planes * (self.group if self.budget.group == "shared" else 1)
+        if self.norms is not None:
+            expected *= max(float(self.norms.sum() / (self.norms > 0).sum()), 1e-30)
+        shift = 15 if mode == query_tables.HALF or self.query_map == "tanh_scaled" else 18
+        bits = int(np.float32(expected).view(np.uint32)) | 1 << 31
+        return cupy.full(rows, (bits >> shift) - selecting.NUM_BINS // 4, dtype=np.int32), shift
+
+    def run(self, query: Any) -> tuple[Any, Any]:
+        """One step for queries [B, Hq, D] of the cache's dtype; the returned arrays are the plan's own."""
+        checked("query", query, self.cache.keys.dtype, (*self.value.shape[:2], self.cache.keys.shape[-1]))
+        self.prepare_query(query)
+        self.score()
+        self.select()
+        self.attend(query)
+        return self.value, self.lse
+
+    def prepare_query(self, query: Any) -> None:
+        """Stage 1: the queries' look-up tables."""
+        query_tables.tables_into(self.tables, query, self.planes, self.layout, self.query_map, self.temperature)
+
+    def score(self) -> None:
+        """Stage 2: scores of every valid token, counted by order on the way."""
+        scoring.score_into(
+            self.scores,
+            self.codes,
+            self.tables,
+            self.spans,
+            self.layout,
+            hard=isinstance(self.method, HardLSH),
+            norms=self.norms,
+            histogram=self.histogram if self.fused else None,
+            budget=self.budget,
+        )
+
+    def select(self) -> None:
+        """Stage 3: the kept slots of every row."""
+        if not self.fused:
+            selecting.sum_group_into(self.totals, self.scores)
+        selecting.select_into(
+            self.indices, self.lengths, self.totals, self.spans, self.budget, self.histogram, self.fused
+        )
+
+    def attend(self, query: Any) -> None:
+        """Stage 4: exact attention to them."""
+        rows = self.indices.reshape(-1, self.indices.shape[-1])
+        keys, values = self.cache.keys, self.cache.values
+        attending.attend_into(
+            self.value, self.lse, query, keys, values, rows, self.lengths, self.sm_scale, self.attention, self.status
+        )
+
+    def append(self, keys: Any, values: Any) -> None:
+        """Add tokens keys, values [B, Hkv, T, D] behind every sequence, in place."""
+        shape = (*self.cache.keys.shape[:2], keys.shape[2], self.cache.keys.shape[-1])
+        checked("keys", keys, self.cache.keys.dtype, shape)
+        checked("values", values, self.cache.values.dtype, shape)
+        key_index.append_into(self.cache.keys, keys, self.spans)
+        key_index.append_into(self.cache.values, values, self.spans)
+        key_index.hash_into(self.codes, keys, self.spans, self.layout, self.matrix, self.center, self.slots)
+        if self.norms is not None:
+            key_index.norms_into(self.norms, values, self.spans, append=True)
+        key_index.advance_spans(self.spans, self.status, keys.shape[2], self.slots)
+
+    def check(self) -> None:
+        """Synchronise; RuntimeError with the sentence of what went wrong in a run or append since the last check."""
+        found = int(self.status[0])
+        self.status.fill(0)
+        for bit, sentence in STATUS.items():
+            if found & bit:
+                raise RuntimeError(sentence)
+
+
+plan = DecodePlan

@@ -1,0 +1,105 @@
+"""The index beside the keys: packed codes, value norms, and new tokens in place. One function a kernel.
+
+Shapes: B sequences, Hq query heads, Hkv KV heads, N slots; spans int64 [B, 2] on the device.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from socket_gpu._compile import compiled
+from socket_gpu._launch import element, launch
+from socket_gpu.layout import CodeLayout
+from socket_theory.hashing import Planes
+
+_MATRICES: WeakKeyDictionary[Planes, Any] = WeakKeyDictionary()
+_DEVICE_PLANES: WeakKeyDictionary[Planes, Any] = WeakKeyDictionary()
+
+
+def hash_matrix(planes: Planes) -> Any:
+    """The hash kernel's matrix of these planes, made once."""
+    if planes not in _MATRICES:
+        _MATRICES[planes] = _hash_matrix(CodeLayout(planes.num_tables, planes.num_planes), planes)
+    return _MATRICES[planes]
+
+
+def device_planes(planes: Planes) -> Any:
+    """These planes as the bits of bfloat16, uint16 [L, P, D] on the device, copied once."""
+    if planes not in _DEVICE_PLANES:
+        _DEVICE_PLANES[planes] = import_module("cupy").asarray(bfloat16_bits(planes.weights))
+    return _DEVICE_PLANES[planes]
+
+
+def _hash_matrix(layout: CodeLayout, planes: Planes) -> Any:
+    """The hash kernel's matrix [32 words, D padded to 16] in bfloat16, from planes."""
+    cupy = import_module("cupy")
+    dim = -(-planes.head_dim // 16) * 16
+    rows = np.zeros((32 * layout.words, dim))
+    used = layout.column_planes >= 0
+    flat = planes.weights.reshape(-1, planes.head_dim)
+    rows[used, : planes.head_dim] = flat[layout.column_planes[used]]
+    return cupy.asarray(bfloat16_bits(rows))
+
+
+def bfloat16_bits(values: Any) -> Any:
+    """The bits of float64 values that bfloat16 holds, as uint16; ValueError for others."""
+    bits = values.astype(np.float32).view(np.uint32)
+    if (bits & np.uint32(0xFFFF)).any():
+        raise ValueError("planes hold values that bfloat16 does not: draw them with SignHash.draw(key), which rounds.")
+    return (bits >> np.uint32(16)).astype(np.uint16)
+
+
+def hash_into(
+    codes: Any, keys: Any, spans: Any, layout: CodeLayout, matrix: Any, center: Any, capacity: int | None = None
+) -> None:
+    """Write packed codes of keys [B, Hkv, N, D]: of the slots in each span, or all rows behind it up to `capacity`."""
+    batch, heads, rows, dim = keys.shape
+    padded = matrix.shape[1]
+    append = capacity is not None
+    limit = codes.shape[2] * 32 if capacity is None else capacity
+    splits = {"bfloat16": 1, "float16": 2}.get(str(keys.dtype), 3) if center is None else 3
+    tile = 128 if splits * padded <= 384 else 64
+    shared_bytes = 2 * (splits * tile + 64) * (padded + 8)
+    kernel = compiled(
+        "hash_keys.cu",
+        "hash_keys",
+        KV_T=element(keys),
+        HEAD_DIM=dim,
+        DIM16=padded,
+        SPLITS=splits,
+        TILE=tile,
+        WORDS=layout.words,
+        WORDS4=layout.words4,
+        WORD_MASK=f"{layout.word_mask}u",
+    )
+    grid = (-(-rows // tile), batch * heads)
+    arguments = [keys, matrix, center, codes, spans, heads, rows, codes.shape[2], limit, append]
+    launch(kernel, grid, tile, arguments, "ilili", shared_bytes)
+
+
+def norms_into(norms: Any, values: Any, spans: Any, *, append: bool = False) -> None:
+    """Write |v| rounded to bfloat16, as float32 [B, Hkv, N]."""
+    batch, heads, rows, dim = values.shape
+    unused = {"TILE": 64, "DIM16": 16, "SPLITS": 1, "WORDS": 1, "WORDS4": 1, "WORD_MASK": "0u"}
+    kernel = compiled("hash_keys.cu", "value_norms", KV_T=element(values), HEAD_DIM=dim, **unused)
+    arguments = [values, norms, spans, heads, rows, norms.shape[2], append]
+    launch(kernel, (-(-rows // 32), batch * heads), 256, arguments, "illi")
+
+
+def append_into(slots: Any, rows: Any, spans: Any) -> None:
+    """Copy rows [B, Hkv, T, D] behind every span of slots [B, Hkv, N, D]."""
+    batch, heads, tokens, dim = rows.shape
+    packs = dim * rows.dtype.itemsize // 16
+    grid = (-(-tokens * packs // 256), batch * heads)
+    arguments = [rows, slots, spans, heads, tokens, slots.shape[2], packs]
+    launch(compiled("append.cu", "copy_rows"), grid, 256, arguments, "illi")
+
+
+def advance_spans(spans: Any, status: Any, tokens: int, num_slots: int) -> None:
+    """Lengthen every span by `tokens` where it fits in `num_slots`, else set status bit 0."""
+    kernel = compiled("append.cu", "advance_spans")
+    launch(kernel, (-(-len(spans) // 128),), 128, [spans, status, len(spans), tokens, num_slots], "ill")

@@ -1,0 +1,63 @@
+"""What the GPU backend says is missing, one requirement at a time."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from socket_gpu import requirements
+
+
+class CUDARuntimeError(Exception):
+    """Stands in for CuPy's."""
+
+
+def fake_cupy(driver=13000, devices=1, error=None, compiles=True):
+    def count():
+        if error:
+            raise CUDARuntimeError(error)
+        return devices
+
+    def compile_module(**_):
+        if not compiles:
+            raise OSError("cuda_fp16.h")
+        return SimpleNamespace(get_function=lambda name: name)
+
+    runtime = SimpleNamespace(driverGetVersion=lambda: driver, getDeviceCount=count, CUDARuntimeError=CUDARuntimeError)
+    return SimpleNamespace(cuda=SimpleNamespace(runtime=runtime), RawModule=compile_module)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"driver": 0}, "no NVIDIA driver is loaded"),
+        ({"devices": 0}, "sees no device"),
+        ({"error": "cudaErrorInsufficientDriver"}, "cudaErrorInsufficientDriver"),
+        ({"compiles": False}, "the CUDA headers do not compile"),
+        ({}, None),
+    ],
+)
+def test_the_first_missing_requirement_is_named(monkeypatch, settings, sentence):
+    monkeypatch.setattr(requirements, "cupy_wheels", lambda: ["cupy-cuda12x"])
+    monkeypatch.setattr(requirements, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(**settings))
+    found = requirements.missing_requirement()
+    assert found is None if sentence is None else sentence in found
+
+
+def test_no_package_names_the_install_line(monkeypatch):
+    monkeypatch.setattr(requirements, "cupy_wheels", list)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
+    assert "pip install 'socket-theory[gpu-cuda12]'" in requirements.missing_requirement()
+
+
+def test_two_wheels_are_named(monkeypatch):
+    monkeypatch.setattr(requirements, "cupy_wheels", lambda: ["cupy-cuda12x", "cupy-cuda13x"])
+    assert "cupy-cuda12x and cupy-cuda13x are installed together" in requirements.missing_requirement()
+
+
+def test_a_package_that_does_not_import_is_named(monkeypatch):
+    monkeypatch.setattr(requirements, "cupy_wheels", lambda: ["cupy-cuda12x"])
+    monkeypatch.setattr(requirements, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "does not import" in requirements.missing_requirement()
