@@ -90,12 +90,10 @@ class CupyBackend:
             total = cupy.empty((batch, num_kv_heads, slots), dtype=np.float32)
             selecting.sum_group_into(total, scores)
             scores = total
-        rows = batch * scores.shape[1]
         kept = max(budget.kept(int(length)) for length in np.asarray(spans)[:, 1])
         indices = cupy.empty((batch, scores.shape[1], kept), dtype=np.int32)
         lengths = cupy.empty((batch, scores.shape[1]), dtype=np.int32)
-        histogram = selecting.Histogram.of_any_scores(rows)
-        selecting.select_into(indices, lengths, scores, self._spans(spans), budget, histogram, False)
+        selecting.select_into(indices, lengths, scores, self._spans(spans), budget)
         return cupy.repeat(indices, group, axis=1) if budget.group == "shared" else indices
 
     def attend(self, query: Any, keys: Any, values: Any, indices: Any, sm_scale: float) -> tuple[Any, Any]:

@@ -63,10 +63,8 @@ class DecodePlan:
         rows = heads if shared else num_qo_heads
         self.scores = cupy.empty((batch, rows if self.fused else num_qo_heads, self.codes.shape[2] * 32), np.float32)
         self.totals = self.scores if self.fused else cupy.empty((batch, rows, self.scores.shape[2]), np.float32)
-        bins = self._expected_bins(batch * rows, mode)
-        self.histogram = selecting.Histogram.empty(batch * rows, *bins)
-
         kept = budget.kept(self.slots)
+        self.survivors = selecting.Survivors.empty(batch * rows, kept) if self.fused else None
         self.indices = cupy.empty((batch, rows, kept), dtype=np.int32)
         self.lengths = cupy.empty((batch, rows), dtype=np.int32)
         dtype = cache.keys.dtype if out_dtype is None else out_dtype
@@ -76,16 +74,6 @@ class DecodePlan:
         splits = max(1, min(attending.RESIDENT_BLOCKS // (batch * rows), -(-kept // 64)))
         heads_a_list = self.group if shared else 1
         self.attention = attending.AttendBuffers.empty(batch * rows, heads_a_list, dim, splits, wide)
-
-    def _expected_bins(self, rows: int, mode: int) -> tuple[Any, int]:
-        """Where scores are expected, so that few tokens share the threshold's bin; a wrong guess costs time only."""
-        cupy = import_module("cupy")
-        expected = 2.0**-self.method.num_planes * (self.group if self.budget.group == "shared" else 1)
-        if self.norms is not None:
-            expected *= max(float(self.norms.sum() / (self.norms > 0).sum()), 1e-30)
-        shift = 15 if mode == query_tables.HALF or self.query_map == "tanh_scaled" else 18
-        bits = int(np.float32(expected).view(np.uint32)) | 1 << 31
-        return cupy.full(rows, (bits >> shift) - selecting.NUM_BINS // 4, dtype=np.int32), shift
 
     def run(self, query: Any) -> tuple[Any, Any]:
         """One step for queries [B, Hq, D] of the cache's dtype; the returned arrays are the plan's own."""
@@ -101,7 +89,7 @@ class DecodePlan:
         query_tables.tables_into(self.tables, query, self.planes, self.layout, self.query_map, self.temperature)
 
     def score(self) -> None:
-        """Stage 2: scores of every valid token, counted by order on the way."""
+        """Stage 2: scores of every valid token; those near the top are passed on."""
         scoring.score_into(
             self.scores,
             self.codes,
@@ -110,7 +98,7 @@ class DecodePlan:
             self.layout,
             hard=isinstance(self.method, HardLSH),
             norms=self.norms,
-            histogram=self.histogram if self.fused else None,
+            survivors=self.survivors,
             budget=self.budget,
         )
 
@@ -118,9 +106,7 @@ class DecodePlan:
         """Stage 3: the kept slots of every row."""
         if not self.fused:
             selecting.sum_group_into(self.totals, self.scores)
-        selecting.select_into(
-            self.indices, self.lengths, self.totals, self.spans, self.budget, self.histogram, self.fused
-        )
+        selecting.select_into(self.indices, self.lengths, self.totals, self.spans, self.budget, self.survivors)
 
     def attend(self, query: Any) -> None:
         """Stage 4: exact attention to them."""

@@ -9,7 +9,7 @@ from socket_gpu._compile import compiled
 from socket_gpu._launch import launch
 from socket_gpu.layout import CodeLayout
 from socket_gpu.query_tables import HARD, LOG, QueryTables, entry_words
-from socket_gpu.selecting import NUM_BINS, Histogram
+from socket_gpu.selecting import Survivors
 from socket_theory.selection import Budget
 
 # Two blocks on each of an H100's 132 multiprocessors run at once: one wave, no tail.
@@ -25,7 +25,7 @@ def score_into(
     *,
     hard: bool = False,
     norms: Any = None,
-    histogram: Histogram | None = None,
+    survivors: Survivors | None = None,
     budget: Budget | None = None,
     blocks_per_pair: int | None = None,
 ) -> None:
@@ -52,21 +52,20 @@ def score_into(
             ENTRY_WORDS=words,
             THREADS=_THREADS,
             BLOCKS_A_SM=_BLOCKS_A_SM,
-            NUM_BINS=NUM_BINS,
-            BIN_SHIFT=histogram.bin_shift if histogram else 0,
             SHARED=int(shared),
         )
         table_words = tables.group * count if hard else count * layout.chunks * words * 32
-        counted = histogram if final else None
-        bins = (1 if shared else tables.group) * NUM_BINS if counted else 0
+        chosen = survivors if final else None
+        rows = 1 if shared else tables.group
+        listed = 2 * _THREADS // 32 * rows * _listed(rows) if chosen else 0
         arguments = [
             codes,
             tables.buckets if hard else tables.tables,
             norms if final else None,
             spans,
             scores,
-            counted.counts if counted else None,
-            counted.bin_base if counted else None,
+            *((chosen.keys, chosen.counts, chosen.floors) if chosen else (None, None, None)),
+            chosen.keys.shape[1] if chosen else 0,
             pairs // len(spans),
             slots,
             codes.shape[2],
@@ -76,4 +75,9 @@ def score_into(
             budget.window if budget else 0,
             scale,
         ]
-        launch(kernel, (blocks_per_pair, pairs), _THREADS, arguments, "iiiiiiif", 4 * (table_words + bins))
+        launch(kernel, (blocks_per_pair, pairs), _THREADS, arguments, "iiiiiiiif", 4 * (table_words + 1 + listed))
+
+
+def _listed(rows: int) -> int:
+    """Survivors a warp holds for each of its rows before it writes them out; as in score.cu."""
+    return 64 if rows > 4 else 128 if rows > 2 else 256

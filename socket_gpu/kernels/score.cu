@@ -9,23 +9,24 @@
 //
 // Tables beyond one slab (STRIDE4 > WORDS4) take further launches with `accumulate`; norms, if any, come with the last.
 //
-// With histogram != null the scores of unforced tokens are also counted in NUM_BINS bins of their order, for select.cu;
-// the lowest bin takes everything below and is not counted.
+// With survivors != null, unforced tokens whose score reaches their row's floor are also listed for select.cu, warp by
+// warp in shared memory, then in survivors [rows, capacity], whose counts may pass the capacity.
 // SHARED: the heads' scores are added in head order and one row a KV head is written.
 #include "common.cuh"
 
 #define FLUSH 10
+#define ROWS (SHARED ? 1 : GROUP)
+#define LISTED (ROWS > 4 ? 64 : ROWS > 2 ? 128 : 256)  // a warp's list of a row
 
 // MODE: 0 half2 products, 1 float products, 2 float log products, 3 hard matches.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     score(const uint4* __restrict__ codes, const u32* __restrict__ tables, const float* __restrict__ norms,
-          const i64* __restrict__ spans, float* __restrict__ scores, u32* __restrict__ histogram,
-          const int* __restrict__ bin_base, int num_kv_heads, int slots, int slot_blocks, int first4, int accumulate,
+          const i64* __restrict__ spans, float* __restrict__ scores, u64* __restrict__ survivors,
+          u32* __restrict__ num_survivors, const u32* __restrict__ floors, int capacity, int num_kv_heads, int slots, int slot_blocks, int first4, int accumulate,
           int sink, int window, float scale) {
     extern __shared__ __align__(16) u32 shared[];
     const int TABLE_WORDS = MODE == 3 ? GROUP * TABLES : TABLES * CHUNKS * ENTRY_WORDS * 32;
-    const int ROWS = SHARED ? 1 : GROUP;
-    u32* counts = shared + TABLE_WORDS;
+    u64* listed = reinterpret_cast<u64*>(shared + (TABLE_WORDS + 1) / 2 * 2);  // [warps][ROWS][LISTED]
     const int pair = blockIdx.y;
     const int first_table = first4 * 4 * PER_WORD;
     const u32* own_tables = tables + ((i64)pair * ALL_TABLES + first_table) * CHUNKS * ENTRY_WORDS * 32;
@@ -36,8 +37,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
 #pragma unroll 4
         for (int i = threadIdx.x; i < TABLE_WORDS / 4; i += THREADS)
             reinterpret_cast<uint4*>(shared)[i] = reinterpret_cast<const uint4*>(own_tables)[i];
-    if (histogram)
-        for (int i = threadIdx.x; i < ROWS * NUM_BINS; i += THREADS) counts[i] = 0;
     __syncthreads();
 
     const Span span = load_span(spans, pair / num_kv_heads, slots, sink, window);
@@ -48,9 +47,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     const uint4* source = codes + ((i64)pair * slot_blocks * STRIDE4 + first4) * 32 + lane;
     const char* lookup = reinterpret_cast<const char*>(shared);
 
-    int base[ROWS];
+    u64* mine = listed + warp * ROWS * LISTED;
+    u32 least[ROWS], num_listed[ROWS];
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r) base[r] = histogram ? bin_base[pair * ROWS + r] : 0;
+    for (int r = 0; r < ROWS; ++r) least[r] = survivors ? floors[2 * (pair * ROWS + r)] : ~0u, num_listed[r] = 0;
+    auto flush = [&](int r) {
+        __syncwarp();
+        u32 start = lane == 0 && num_listed[r] ? atomicAdd(num_survivors + pair * ROWS + r, num_listed[r]) : 0;
+        start = __shfl_sync(~0u, start, 0);
+        for (u32 i = lane; i < num_listed[r]; i += 32)
+            if (start + i < (u32)capacity) survivors[((i64)pair * ROWS + r) * capacity + start + i] = mine[r * LISTED + i];
+        num_listed[r] = 0;
+        __syncwarp();
+    };
 
     // Four words are loaded again for the next block as soon as they are used: one block of latency is hidden without
     // a second set of registers.
@@ -60,7 +69,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     for (int i = 0; i < WORDS4; ++i)
         if (block < stop) held[i] = __ldcs(source + ((i64)block * STRIDE4 + i) * 32);
 
+    auto load_norm = [&](int at) {
+        const int slot = at * 32 + lane;
+        return norms && at < stop && slot < span.end ? norms[(i64)pair * slots + slot] : 1.0f;
+    };
+    float next_norm = load_norm(block);
     for (; block < stop; block += THREADS / 32) {
+        const float norm = next_norm;
+        next_norm = load_norm(block + THREADS / 32);
         const bool more = block + THREADS / 32 < stop;
         const uint4* following = source + (i64)(block + THREADS / 32) * STRIDE4 * 32;
         float sum[GROUP], top[GROUP];
@@ -124,13 +140,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
         }
 
         const int slot = block * 32 + lane;
-        if (slot < span.start || slot >= span.end) continue;
-        const float norm = norms ? norms[(i64)pair * slots + slot] : 1.0f;
+        const bool valid = slot >= span.start && slot < span.end, choose = survivors && valid && !span.forced(slot);
         float total = 0;
 #pragma unroll
         for (int g = 0; g < GROUP; ++g) {
             float value = MODE == 2 ? logf(sum[g]) + top[g] + scale : sum[g] * scale;
-            if (accumulate) {
+            if (accumulate && valid) {
                 const float before = scores[((i64)pair * GROUP + g) * slots + slot];
                 const float high = fmaxf(before, value), low = fminf(before, value);
                 value = MODE == 2 ? high + log1pf(expf(low - high)) : before + value;
@@ -139,16 +154,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
             total = g ? total + value : value;
             if (SHARED && g < GROUP - 1) continue;
             const float out = SHARED ? total : value;
-            const int row = SHARED ? pair : pair * GROUP + g;
-            scores[(i64)row * slots + slot] = out;
-            if (histogram && !span.forced(slot)) {
-                const int bin = (int)(order_score(out) >> BIN_SHIFT) - base[SHARED ? 0 : g];
-                if (bin > 0) atomicAdd(counts + (SHARED ? 0 : g) * NUM_BINS + min(NUM_BINS - 1, bin), 1u);
-            }
+            const int r = SHARED ? 0 : g;
+            if (valid) scores[((i64)pair * ROWS + r) * slots + slot] = out;
+            const bool passes = choose && order_score(out) >= least[r];
+            const u32 passing = __ballot_sync(~0u, passes);
+            if (passes) mine[r * LISTED + num_listed[r] + __popc(passing & ((1u << lane) - 1))] = order_token(out, slot);
+            num_listed[r] += __popc(passing);
+            if (num_listed[r] > LISTED - 32) flush(r);
         }
     }
-    if (!histogram) return;
-    __syncthreads();
-    for (int i = threadIdx.x; i < ROWS * NUM_BINS; i += THREADS)
-        if (counts[i]) atomicAdd(histogram + (i64)pair * ROWS * NUM_BINS + i, counts[i]);
+    if (survivors)
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) flush(r);
 }

@@ -15,7 +15,7 @@ from socket_theory.rng import Key
 if TYPE_CHECKING:
     from socket_theory.claims.engine import Claim, Effort, Result
 
-_NUMBER_COLUMNS, _PIPED_WIDTH = 58, 110
+_NUMBER_COLUMNS, _LEAST_TITLE, _PIPED_WIDTH = 58, 8, 110
 _json_option = click.option(
     "json_file", "--json", type=click.File("w", lazy=False), metavar="FILE", help="Also write the result as JSON."
 )
@@ -127,13 +127,16 @@ def _print_results(results: Sequence[Result], claims: Sequence[Claim]) -> None:
         table.add_column(heading, no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)
     room = console.width - _NUMBER_COLUMNS - max((len(result.id) for result in results), default=0)
-    table.add_column("title", overflow="ellipsis", no_wrap=True, max_width=max(8, room))
+    titled = room >= _LEAST_TITLE
+    if titled:
+        table.add_column("title", overflow="ellipsis", no_wrap=True, max_width=room)
     for result in results:
         measured = result.measurement
         holds = "yes" if measured.holds else "[bold red]NO[/]"
         control = "rejected" if result.control.rejects else "[bold red]PASSES[/]"
         numbers = (_number(measured.observed), _number(measured.allowed), _number(measured.tightness))
-        table.add_row(result.id, *numbers, holds, control, f"{result.seconds:.1f}", titles[result.id])
+        title = (titles[result.id],) if titled else ()
+        table.add_row(result.id, *numbers, holds, control, f"{result.seconds:.1f}", *title)
     console.print(table)
     for result in results:
         if result.measurement.detail:
