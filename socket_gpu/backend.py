@@ -75,7 +75,9 @@ class CupyBackend:
             stop = start + length
             for head, rows in enumerate(keys[row, :, start:stop].astype(np.float64)):
                 grouped = query[row, head * group : (head + 1) * group].astype(np.float64)
-                scores[row, head * group : (head + 1) * group, start:stop] = sm_scale * grouped @ rows.T
+                logits = sm_scale * grouped @ rows.T
+                logits -= logits.max(axis=1, keepdims=True)
+                scores[row, head * group : (head + 1) * group, start:stop] = logits
         return scores
 
     def weigh_scores(self, scores: Any, value_norms: Any) -> Any:

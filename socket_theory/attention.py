@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from socket_theory.checks import require_finite, require_float
 from socket_theory.moments import SoftKernel, hard_kernel
 
 Float = NDArray[np.float64]
@@ -102,17 +103,38 @@ def attention_logits(query: NDArray[Any], keys: NDArray[Any], sm_scale: float | 
 def softmax_attention(
     query: NDArray[Any], keys: NDArray[Any], values: NDArray[Any], sm_scale: float | None = None
 ) -> AttentionState:
-    """Exact attention of queries [..., D] over keys [N, D], values [N, E]: the truth of every top-k method."""
+    """Exact attention of queries [..., D] over keys [N, D], values [N, E]: the truth of every top-k method.
+
+    Raises TypeError for arrays that are not floating NumPy ones, ValueError for shapes, NaN or no key.
+    """
+    _check_arrays(query=query, keys=keys, values=values)
     return weighted_state(attention_logits(query, keys, sm_scale), values, "softmax")
 
 
 def angles(query: NDArray[Any], keys: NDArray[Any]) -> Float:
     """theta_i between query [D] and keys [N, D], in [0, pi]; pi/2 where either is the zero vector. -> [N].
 
-    By the chord lengths |u-v| and |u+v|, accurate at both ends where arccos is not.
+    By the chord lengths |u-v| and |u+v|, accurate at both ends where arccos is not. Raises as `softmax_attention`.
     """
+    _check_arrays(query=query, keys=keys)
+    if query.ndim != 1:
+        raise ValueError(f"query of shape {query.shape} was given: pass one query [head_dim].")
     left, right = _directions(query), _directions(keys)
     return np.asarray(2 * np.arctan2(np.linalg.norm(right - left, axis=-1), np.linalg.norm(right + left, axis=-1)))
+
+
+def _check_arrays(**arrays: NDArray[Any]) -> None:
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} is of type {type(array).__name__}: pass a NumPy array.")
+        require_float(name, array.dtype)
+        require_finite(name, array)
+    query, keys = arrays["query"], arrays["keys"]
+    values = arrays.get("values", keys)
+    if keys.ndim != 2 or query.ndim < 1 or query.shape[-1] != keys.shape[1]:
+        raise ValueError(f"query {query.shape} and keys {keys.shape} were given: pass [..., D] and [N, D].")
+    if values.ndim != 2 or len(values) != len(keys):
+        raise ValueError(f"keys {keys.shape} and values {values.shape} were given: pass [N, D] and [N, E].")
 
 
 def _directions(vectors: NDArray[Any]) -> Float:
@@ -128,6 +150,7 @@ def angular_attention(query: NDArray[Any], keys: NDArray[Any], values: NDArray[A
 
     Shapes: query [D], keys [N, D], values [N, E] -> value [E], lse [].
     """
+    _check_arrays(query=query, keys=keys, values=values)
     with np.errstate(divide="ignore"):
         log_kernel = np.log(hard_kernel(angles(query, keys), num_planes))
     return weighted_state(log_kernel, values, "angular")
@@ -140,6 +163,9 @@ def soft_angular_attention(
 
     Shapes: query [D], keys [N, D], values [N, E] -> value [E], lse [].
     """
+    _check_arrays(query=query, keys=keys, values=values)
+    if kernel.head_dim != query.shape[-1]:
+        raise ValueError(f"the kernel has head_dim={kernel.head_dim} and the query {query.shape[-1]}: make them equal.")
     wide = query.astype(np.float64)
     bit_mean = kernel.bit_mean(angles(query, keys), float(np.sqrt((wide * wide).sum())))
     with np.errstate(divide="ignore"):

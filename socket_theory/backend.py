@@ -42,7 +42,10 @@ class Backend(Protocol):
     def soft_scores(
         self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
     ) -> Any:
-        """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N]; -inf outside the spans."""
+        """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N']; -inf outside the spans.
+
+        N' >= N: slots may be padded. A row that underflows to zero everywhere is divided by its largest weight.
+        """
 
     def log_soft_scores(
         self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
@@ -53,7 +56,7 @@ class Backend(Protocol):
         """Share of tables with a bucket match, float32 [B, Hq, N]; -inf outside the spans."""
 
     def exact_scores(self, query: Any, keys: Any, spans: Any, sm_scale: float) -> Any:
-        """sm_scale <q, k>, float32 [B, Hq, N]; -inf outside the spans."""
+        """sm_scale <q, k> less each row's largest, float32 [B, Hq, N]; -inf outside the spans."""
 
     def weigh_scores(self, scores: Any, value_norms: Any) -> Any:
         """Scores times the value norms of the KV head: [B, Hq, N] and [B, Hkv, N] -> [B, Hq, N]."""
@@ -152,6 +155,7 @@ def to_native(name: str, array: Any) -> Any:
         raise ValueError(f"{name} requires grad, and these estimators are not differentiable: pass {name}.detach().")
     if kind != "torch":
         return import_module("cupy").from_dlpack(array)
+    array = array.resolve_neg()
     if str(array.dtype) != "torch.bfloat16":
         return np.from_dlpack(array)
     return np.from_dlpack(array.view(import_module("torch").int16)).view(bfloat16())

@@ -30,7 +30,8 @@ def require_float(name: str, dtype: Any) -> str:
 
 def require_finite(name: str, array: NDArray[Any]) -> None:
     """Raises ValueError if `array` holds NaN, infinity or a magnitude beyond 1e32."""
-    largest = np.max(np.abs(array), initial=0)
+    with np.errstate(invalid="ignore"):
+        largest = np.max(np.abs(array), initial=0)
     if not np.isfinite(largest):
         raise ValueError(f"{name} contains NaN or infinity: pass finite values; mark padding by kv_start and kv_len.")
     if float(largest) > MAX_MAGNITUDE:
@@ -38,7 +39,9 @@ def require_finite(name: str, array: NDArray[Any]) -> None:
 
 
 def require_positive(name: str, value: float) -> float:
-    """`value` as a float if it is finite and above zero, else ValueError."""
+    """`value` as a float if it is a finite number above zero, else TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}={value!r} is of type {type(value).__name__}: pass a number.")
     if not (np.isfinite(value) and value > 0):
         raise ValueError(f"{name}={value!r} was given: pass a finite number above 0.")
     return float(value)
@@ -51,6 +54,13 @@ def require_count(name: str, value: int, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name}={value} was given: pass an integer of at least {least}.")
     return int(value)
+
+
+def require_flag(name: str, value: bool) -> bool:
+    """`value` as a bool if it is one, else TypeError."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={value!r} is of type {type(value).__name__}: pass True or False.")
+    return bool(value)
 
 
 def require_head_ratio(num_qo_heads: int, num_kv_heads: int) -> int:

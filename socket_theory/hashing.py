@@ -18,7 +18,7 @@ from socket_theory.rng import Key, normal
 QueryMap = Literal["tanh_scaled", "tanh", "linear"]
 QUERY_MAPS: tuple[QueryMap, ...] = get_args(QueryMap)
 MAX_PLANES = 16
-BLOCK_ROWS = 64
+BLOCK = 64
 _BLOCKS_AT_ONCE = 16
 
 Float = NDArray[np.float64]
@@ -48,7 +48,7 @@ class Planes:
     weights: Float
 
     def __post_init__(self) -> None:
-        weights = np.asarray(self.weights, dtype=np.float64)
+        weights = np.array(self.weights, dtype=np.float64)
         if weights.ndim != 3 or 0 in weights.shape:
             raise ValueError(
                 f"planes of shape {weights.shape} were given: pass [num_tables, num_planes, head_dim], none of them 0."
@@ -57,18 +57,22 @@ class Planes:
             raise ValueError(f"num_planes={weights.shape[1]} was given: pass at most {MAX_PLANES}, codes are 16 bits.")
         if not np.isfinite(weights).all():
             raise ValueError("planes contain NaN or infinity: pass finite ones, or draw them with SignHash.draw(key).")
+        weights.setflags(write=False)
         object.__setattr__(self, "weights", weights)
 
     @property
     def num_tables(self) -> int:
+        """L, tables."""
         return int(self.weights.shape[0])
 
     @property
     def num_planes(self) -> int:
+        """P, planes a table, at most 16."""
         return int(self.weights.shape[1])
 
     @property
     def head_dim(self) -> int:
+        """D, the length of a key."""
         return int(self.weights.shape[2])
 
 
@@ -88,12 +92,14 @@ class SignHash:
 
     def __post_init__(self) -> None:
         for name in ("num_tables", "num_planes", "head_dim"):
-            require_count(name, getattr(self, name))
+            object.__setattr__(self, name, require_count(name, getattr(self, name)))
         if self.num_planes > MAX_PLANES:
             raise ValueError(f"num_planes={self.num_planes} was given: pass at most {MAX_PLANES}, codes are 16 bits.")
 
     def draw(self, key: Key) -> Planes:
         """One sample, rounded to values bfloat16 holds so that 16-bit keys are projected exactly on every backend."""
+        if not isinstance(key, Key):
+            raise TypeError(f"key={key!r} is of type {type(key).__name__}: pass Key.from_seed(integer).")
         shape = (self.num_tables, self.num_planes, self.head_dim)
         draws = normal(key.fold_in("planes"), np.arange(np.prod(shape), dtype=np.uint64))
         return Planes(round_to_bfloat16(draws).reshape(shape))
@@ -125,27 +131,30 @@ def hash_keys(keys: NDArray[Any], planes: Planes, center: Float | None = None) -
 
     Shapes: keys [..., N, D] -> codes uint16 [..., L, N]. Source: SOCKET, index construction (`specs/socket.md` 1).
 
-    Rows go through the matrix product in zero-padded blocks of 64, so a key has the same bits whether it
-    arrives alone or among others.
+    Rows and planes go through the matrix product zero-padded to multiples of 64. A BLAS kernel then treats every
+    row alike, so a key has the same bits alone or among others, and with any number of threads.
     """
     *lead, count, _ = keys.shape
     offset = None if center is None else np.broadcast_to(center, (*lead, keys.shape[-1]))
-    matrix = np.ascontiguousarray(planes.weights.transpose(2, 1, 0).reshape(planes.head_dim, -1))
+    columns = planes.num_planes * planes.num_tables
+    matrix = np.zeros((planes.head_dim, -(-columns // BLOCK) * BLOCK))
+    matrix[:, :columns] = planes.weights.transpose(2, 1, 0).reshape(planes.head_dim, columns)
     codes = np.empty((*lead, planes.num_tables, count), dtype=np.uint16)
     for index in np.ndindex(*lead):
         shift = 0.0 if offset is None else offset[index]
-        for start in range(0, count, BLOCK_ROWS * _BLOCKS_AT_ONCE):
-            rows = keys[index][start : start + BLOCK_ROWS * _BLOCKS_AT_ONCE].astype(np.float64) - shift
-            codes[index][:, start : start + len(rows)] = _hash_rows(rows, matrix, planes.num_planes).T
+        for start in range(0, count, BLOCK * _BLOCKS_AT_ONCE):
+            rows = keys[index][start : start + BLOCK * _BLOCKS_AT_ONCE].astype(np.float64) - shift
+            codes[index][:, start : start + len(rows)] = _hash_rows(rows, matrix, planes).T
     return codes
 
 
-def _hash_rows(rows: Float, matrix: Float, num_planes: int) -> Codes:
-    blocks = -(-len(rows) // BLOCK_ROWS)
-    padded = np.zeros((blocks * BLOCK_ROWS, rows.shape[1]))
+def _hash_rows(rows: Float, matrix: Float, planes: Planes) -> Codes:
+    blocks = -(-len(rows) // BLOCK)
+    padded = np.zeros((blocks * BLOCK, rows.shape[1]))
     padded[: len(rows)] = rows
-    positive = (padded.reshape(blocks, BLOCK_ROWS, -1) @ matrix >= 0).reshape(len(padded), num_planes, -1)
-    codes = np.zeros((len(padded), positive.shape[2]), dtype=np.uint16)
-    for plane in range(num_planes):
+    signs = (padded.reshape(blocks, BLOCK, -1) @ matrix >= 0).reshape(len(padded), -1)
+    positive = signs[:, : planes.num_planes * planes.num_tables].reshape(len(padded), planes.num_planes, -1)
+    codes = np.zeros((len(padded), planes.num_tables), dtype=np.uint16)
+    for plane in range(planes.num_planes):
         codes |= positive[:, plane].astype(np.uint16) << np.uint16(plane)
     return codes[: len(rows)]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory import collisions, hashing
-from socket_theory.attention import attention_logits, softmax_attention, weighted_state
+from socket_theory.attention import attention_logits, weighted_state
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.sampling import sample_mean, sample_mean_value_aware
 from socket_theory.selection import Budget, pad_rows, select_tokens, sum_group
@@ -47,7 +47,11 @@ class NumpyBackend:
     ) -> Array:
         def score(one: Array, seen: Array) -> Array:
             mapped = hashing.apply_query_map(hashing.project_query(one, planes), query_map, planes.head_dim)
-            return collisions.soft_collision_scores(mapped, seen, temperature)
+            scores = collisions.soft_collision_scores(mapped, seen, temperature)
+            if scores.max() >= np.finfo(np.float32).tiny:
+                return scores
+            logs = collisions.log_soft_collision_scores(mapped, seen, temperature)
+            return np.asarray(np.exp(logs - logs.max()))
 
         return _score_heads(score, query, codes, spans)
 
@@ -68,7 +72,8 @@ class NumpyBackend:
 
     def exact_scores(self, query: Array, keys: Array, spans: Array, sm_scale: float) -> Array:
         def score(one: Array, seen: Array) -> Array:
-            return attention_logits(one, seen.T, sm_scale)
+            logits = attention_logits(one, seen.T, sm_scale)
+            return np.asarray(logits - logits.max())
 
         return _score_heads(score, query, keys.swapaxes(-1, -2), spans)
 
@@ -92,9 +97,8 @@ class NumpyBackend:
         value, lse = np.empty((*query.shape[:2], values.shape[-1])), np.empty(query.shape[:2])
         for row, head in np.ndindex(*query.shape[:2]):
             kept = indices[row, head][indices[row, head] >= 0]
-            state = softmax_attention(
-                query[row, head], keys[row, head // group, kept], values[row, head // group, kept], sm_scale
-            )
+            logits = attention_logits(query[row, head], keys[row, head // group, kept], sm_scale)
+            state = weighted_state(logits, values[row, head // group, kept], "softmax")
             value[row, head], lse[row, head] = state.value, state.lse
         return value, lse
 

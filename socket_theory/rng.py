@@ -38,10 +38,12 @@ class Key:
     words: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if len(self.words) != 2 or any(not 0 <= int(w) < 2**64 for w in self.words):
+        integers = all(isinstance(w, int | np.integer) for w in self.words)
+        if len(self.words) != 2 or not integers or any(not 0 <= int(w) < 2**64 for w in self.words):
             raise ValueError(
                 f"words={self.words!r} is not a key: pass two integers in [0, 2**64), or use Key.from_seed(integer)."
             )
+        object.__setattr__(self, "words", tuple(int(w) for w in self.words))
 
     @classmethod
     def from_seed(cls, seed: int) -> Key:
@@ -60,12 +62,16 @@ class Key:
         return b"".join(int(w).to_bytes(8, "little") for w in self.words)
 
     def fold_in(self, tag: str, value: int = 0) -> Key:
-        """The key for purpose `tag`, item `value`: BLAKE2b-128 of (key, tag, value)."""
+        """The key for purpose `tag`, item `value`: BLAKE2b-128 of (key, tag, value). TypeError unless an integer."""
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"value={value!r} is of type {type(value).__name__}: pass an integer.")
         name = tag.encode()
         return self._digest(self.to_bytes() + len(name).to_bytes(4, "little") + name + str(int(value)).encode())
 
     def split(self, count: int) -> tuple[Key, ...]:
-        """`count` keys that are independent for every practical purpose."""
+        """`count` keys that are independent for every practical purpose. Raises ValueError below 1."""
+        if count < 1:
+            raise ValueError(f"count={count} was given: pass an integer of at least 1.")
         return tuple(self.fold_in("split", i) for i in range(count))
 
     def stream(self) -> Iterator[Key]:
@@ -98,7 +104,10 @@ def philox(key: Key, counters: ArrayLike) -> NDArray[np.uint64]:
 
     Source: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
-    first = np.asarray(counters, dtype=np.uint64)
+    given = np.asarray(counters)
+    if given.dtype.kind not in "iu" or (given.dtype.kind == "i" and (given < 0).any()):
+        raise ValueError(f"counters of dtype {given.dtype} were given: pass non-negative integers.")
+    first = given.astype(np.uint64)
     c0, c1 = first.copy(), np.zeros_like(first)
     c2, c3 = np.zeros_like(first), np.zeros_like(first)
     k0, k1 = key.words

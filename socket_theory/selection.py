@@ -33,6 +33,8 @@ class Budget:
     ------
     ValueError
         If both or neither of tokens and fraction are given, or tokens < sink + window.
+    TypeError
+        If a count is not an integer.
     """
 
     tokens: int | None = None
@@ -45,13 +47,17 @@ class Budget:
         if (self.tokens is None) == (self.fraction is None):
             raise ValueError(f"tokens={self.tokens} and fraction={self.fraction} were given: pass exactly one of them.")
         for name in ("sink", "window"):
-            require_count(name, getattr(self, name), least=0)
-        if self.tokens is not None and require_count("tokens", self.tokens) < self.sink + self.window:
+            object.__setattr__(self, name, require_count(name, getattr(self, name), least=0))
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", require_count("tokens", self.tokens))
+        if self.fraction is not None:
+            object.__setattr__(self, "fraction", require_positive("fraction", self.fraction))
+        if self.tokens is not None and self.tokens < self.sink + self.window:
             raise ValueError(
                 f"tokens={self.tokens} was given with sink={self.sink} and window={self.window}: "
                 f"pass at least {self.sink + self.window} tokens, forced ones count."
             )
-        if self.fraction is not None and require_positive("fraction", self.fraction) > 1:
+        if self.fraction is not None and self.fraction > 1:
             raise ValueError(f"fraction={self.fraction} was given: pass a share of the tokens in (0, 1].")
         if self.group not in ("per_head", "shared"):
             raise ValueError(f"group={self.group!r} was given: pass 'per_head' or 'shared'.")

@@ -49,12 +49,19 @@ class Cache:
     array_type: str
     backend: Backend
 
+    def __post_init__(self) -> None:
+        for array in (*self.arrays.values(), self.spans, self.center):
+            if isinstance(array, np.ndarray):
+                array.setflags(write=False)
+
     @property
     def keys(self) -> Any:
+        """Keys [B, Hkv, N, D], read-only."""
         return self.arrays["keys"]
 
     @property
     def values(self) -> Any:
+        """Values [B, Hkv, N, E], read-only."""
         return self.arrays["values"]
 
     @property

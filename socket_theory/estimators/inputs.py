@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from socket_theory.backend import common_array_type, to_native
+from socket_theory.backend import common_array_type, resolve_backend, to_native
 from socket_theory.checks import require_count, require_finite, require_float
 
 
 def check_key_values(keys: Any, values: Any) -> tuple[Any, Any, str]:
     """Keys and values as native arrays with matching shapes and float dtypes, and their array type."""
+    for name, given in (("keys", keys), ("values", values)):
+        if given is None:
+            raise TypeError(f"{name}=None was given: pass an array [..., num_kv_heads, kv_len, head_dim].")
     kind = common_array_type(keys=keys, values=values)
     require_float("keys", keys.dtype)
     require_float("values", values.dtype)
+    if kind.startswith("torch-"):
+        resolve_backend(kind)
     keys, values = to_native("keys", keys), to_native("values", values)
     if keys.ndim < 3 or keys.shape[:-1] != values.shape[:-1]:
         raise ValueError(
@@ -72,4 +77,7 @@ def check_center(center: Any, keys: Any, lead: tuple[int, ...]) -> Any:
     if tuple(center.shape) != want:
         raise ValueError(f"center of shape {tuple(center.shape)} was given: pass {want}, one offset a KV head.")
     require_finite("center", center)
-    return flatten_lead(center, len(lead)).astype(keys.dtype)
+    with np.errstate(over="ignore"):
+        rounded = flatten_lead(center, len(lead)).astype(keys.dtype)
+    require_finite(f"center in the keys' {keys.dtype}", rounded)
+    return rounded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from socket_theory.backend import Backend, resolve_backend, to_native
+from socket_theory.backend import Backend, array_type, resolve_backend, to_native
 from socket_theory.checks import require_finite
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
@@ -85,10 +85,13 @@ class Method:
             require_finite("values", values[row, :, start : start + length])
         sample = self.draw_planes(keys.shape[-1], key, planes)
         if center is not None:
+            if array_type(center) != kind:
+                raise TypeError(f"center is a {array_type(center)} array and keys a {kind} array: pass one kind.")
             center = check_center(to_native("center", center), keys, lead)
+        # The index is made from row-major copies, so the caller's memory order cannot change a rounding.
+        keys, values = keys.copy(), values.copy()
         offset = self.choose_center(engine, keys, spans, center)
-        arrays = {"keys": keys.copy(), "values": values.copy()}
-        arrays |= self.index(engine, keys, values, spans, sample, offset)
+        arrays = {"keys": keys, "values": values} | self.index(engine, keys, values, spans, sample, offset)
         return Cache(self, arrays, spans, lead, sample, offset, check_capacity(capacity, keys.shape[-2]), kind, engine)
 
     def check_key(self, key: Key | None) -> None:
@@ -137,6 +140,8 @@ class Method:
         """
         step = Step.start(self, query, cache, sm_scale, out_dtype)
         self.check_key(key)
+        if budget is not None and not isinstance(budget, Budget):
+            raise TypeError(f"budget is of type {type(budget).__name__}: pass Budget(tokens=n) or Budget(fraction=f).")
         if budget is None:
             indices = step.everything()
         else:
@@ -153,7 +158,9 @@ class HashingMethod(Method):
     num_tables: int = 60
 
     def __post_init__(self) -> None:
-        SignHash(self.num_tables, self.num_planes, 1)
+        law = SignHash(self.num_tables, self.num_planes, 1)
+        object.__setattr__(self, "num_tables", law.num_tables)
+        object.__setattr__(self, "num_planes", law.num_planes)
 
     def draw_planes(self, head_dim: int, key: Key | None, planes: Planes | None) -> Planes:
         if (key is None) == (planes is None):
@@ -164,6 +171,8 @@ class HashingMethod(Method):
             if not isinstance(key, Key):
                 raise TypeError(f"key={key!r} is of type {type(key).__name__}: pass Key.from_seed(integer).")
             return law.draw(key)
+        if not isinstance(planes, Planes):
+            raise TypeError(f"planes is of type {type(planes).__name__}: pass Planes(weights) or SignHash.draw(key).")
         have = (planes.num_tables, planes.num_planes, planes.head_dim)
         if have != (law.num_tables, law.num_planes, law.head_dim):
             raise ValueError(

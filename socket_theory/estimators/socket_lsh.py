@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from socket_theory.backend import Backend
-from socket_theory.checks import require_positive
+from socket_theory.checks import require_flag, require_positive
 from socket_theory.estimators.method import HashingMethod, refuse
 from socket_theory.estimators.step import Step
 from socket_theory.hashing import QueryMap, query_map_bound
 from socket_theory.rng import Key
+
+# Log weights of any accepted query stay finite down to here.
+LEAST_TEMPERATURE = 1e-30
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,12 @@ class SoftHashing(HashingMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         query_map_bound(self.query_map, 1)
-        require_positive("temperature", self.temperature)
+        temperature = require_positive("temperature", self.temperature)
+        if temperature < LEAST_TEMPERATURE:
+            raise ValueError(
+                f"temperature={temperature} was given: pass {LEAST_TEMPERATURE:g} or more, or use HardLSH."
+            )
+        object.__setattr__(self, "temperature", temperature)
 
     @property
     def nominal_bits(self) -> int:
@@ -58,6 +66,11 @@ class Socket(SoftHashing):
 
     value_weight: bool = False
     center_keys: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("value_weight", "center_keys"):
+            object.__setattr__(self, name, require_flag(name, getattr(self, name)))
 
     @classmethod
     def as_released(cls) -> Socket:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from socket_theory.backend import Backend
-from socket_theory.checks import require_count
+from socket_theory.checks import require_count, require_flag
 from socket_theory.estimators.baselines import head_uniforms, require_key
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
@@ -44,7 +44,8 @@ class SocketSampling(SoftHashing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("num_samples", self.num_samples)
+        object.__setattr__(self, "num_samples", require_count("num_samples", self.num_samples))
+        object.__setattr__(self, "value_aware", require_flag("value_aware", self.value_aware))
 
     def index(self, backend: Backend, keys: Any, values: Any, spans: Any, planes: Any, center: Any) -> dict[str, Any]:
         codes = {"codes": backend.hash_keys(keys, spans, planes, center)}
@@ -62,7 +63,8 @@ class SocketSampling(SoftHashing):
     ) -> Estimate:
         """One draw of the estimator. Requires `key`; takes neither budget nor sm_scale.
 
-        Shapes: query [..., Hq, D] -> value [..., Hq, E]; indices are the distinct tokens drawn.
+        Shapes: query [..., Hq, D] -> value [..., Hq, E]; indices are the distinct tokens drawn. The draw of a head
+        depends on the key and on its place in the batch. Raises TypeError without a key, and as `Method.attend`.
         """
         refuse(self, budget=budget, sm_scale=sm_scale)
         step = Step.start(self, query, cache, None, out_dtype)
@@ -72,7 +74,7 @@ class SocketSampling(SoftHashing):
         return step.finish(value, lse, indices, kind="angular")
 
     def expectation(self, query: Any, cache: Cache, *, out_dtype: Any | None = None) -> Estimate:
-        """y_{tau,L} itself, which `attend` estimates without bias. Shapes as `attend`."""
+        """y_{tau,L} itself, which `attend` estimates without bias. Shapes and errors as `attend`."""
         step = Step.start(self, query, cache, None, out_dtype)
         value, lse = cache.backend.average(self._log_scores(step), cache.values, cache.spans)
         return step.finish(value, lse, step.everything(), kind="angular")

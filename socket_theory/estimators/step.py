@@ -35,6 +35,8 @@ class Step:
         TypeError, ValueError
             For a cache of another method, another array library, a wrong shape or head ratio, NaN, or sm_scale <= 0.
         """
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache is of type {type(cache).__name__}: pass what prepare returned.")
         if cache.method != method:
             raise ValueError(f"the cache was prepared by {cache.method}: attend with it, or prepare one with {method}.")
         kind = array_type(query)
@@ -52,6 +54,7 @@ class Step:
         require_head_ratio(native.shape[1], cache.keys.shape[1])
         require_finite("query", native)
         scale = 1 / float(np.sqrt(native.shape[-1])) if sm_scale is None else require_positive("sm_scale", sm_scale)
+        require_finite("sm_scale", np.asarray(scale))
         dtype = native.dtype if out_dtype is None else _output_dtype(out_dtype)
         return cls(native, cache, scale, dtype)
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -34,16 +35,20 @@ def save_cache(cache: Cache, path: str | Path) -> None:
         "bfloat16": bits,
     }
     stored = {n: p.view(np.uint16) if n in bits else p for n, p in parts.items()}
-    np.savez(path, header=np.array(json.dumps(header)), **stored)
+    with open(path, "wb") as file:
+        np.savez(file, header=np.array(json.dumps(header)), **stored)
 
 
 def load_cache(path: str | Path) -> Cache:
     """Read what `Cache.save` wrote. Raises ValueError for a file of another kind or format."""
     from socket_theory.estimators import METHODS
 
-    with np.load(path, allow_pickle=False) as file:
-        parts = dict(file)
-    header = json.loads(str(parts.pop("header", "{}")))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            parts = dict(file)
+        header = json.loads(str(parts.pop("header", "{}")))
+    except (ValueError, TypeError, EOFError, BadZipFile):
+        header = {}
     if header.get("format") != _FORMAT or header.get("method") not in METHODS:
         raise ValueError(f"{path} is not a cache of format {_FORMAT}: pass a file that Cache.save wrote.")
     for name in header["bfloat16"]:

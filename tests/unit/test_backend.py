@@ -78,7 +78,7 @@ def test_torch_tensors_give_what_numpy_arrays_give(require_extra, dtype):
     np.testing.assert_allclose(estimate.lse.numpy(), expected.lse, rtol=1e-13)
 
 
-def test_torch_tensors_are_not_copied_or_changed(require_extra):
+def test_a_cache_keeps_its_own_copy_of_torch_tensors(require_extra):
     torch = require_extra("torch", "torch")
     keys = torch.from_numpy(KEYS.copy())
     cache = Dense().prepare(keys, keys)

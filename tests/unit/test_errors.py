@@ -14,13 +14,17 @@ from socket_theory import (
     SignHash,
     Socket,
     SocketSampling,
+    SoftKernel,
+    angles,
     empty_state,
     merge_states,
+    soft_angular_attention,
     softmax_attention,
 )
 from socket_theory.attention import angular_attention, weighted_state
 from socket_theory.backend import resolve_backend
 from socket_theory.estimators import load_cache
+from socket_theory.rng import uniform
 from socket_theory.selection import select_tokens
 
 KEY = Key.from_seed(0)
@@ -274,6 +278,66 @@ def cases():
         "scores contain NaN",
     )
     yield "unknown backend", lambda: resolve_backend("numpy", "tpu"), ValueError, "backend='tpu' is not known"
+    yield "budget of a wrong type", lambda: SOCKET.attend(QUERY, CACHE, budget=5), TypeError, r"pass Budget\(tokens=n\)"
+    yield "cache of a wrong type", lambda: Dense().attend(QUERY, KEYS), TypeError, "pass what prepare returned"
+    raw = np.zeros((3, 10, 4))
+    yield "planes as an array", lambda: SOCKET.prepare(KEYS, KEYS, planes=raw), TypeError, r"pass Planes\(weights\)"
+    yield "no keys", lambda: Dense().prepare(None, KEYS), TypeError, "keys=None was given"
+    yield "no values", lambda: Dense().prepare(KEYS, None), TypeError, "values=None was given"
+    yield (
+        "text as temperature",
+        lambda: Socket(temperature="0.4"),
+        TypeError,
+        "temperature='0.4' is of type str: pass a number",
+    )
+    yield (
+        "text as sm_scale",
+        lambda: Dense().attend(QUERY, DENSE, sm_scale="1"),
+        TypeError,
+        "sm_scale='1' is of type str",
+    )
+    yield "huge sm_scale", lambda: Dense().attend(QUERY, DENSE, sm_scale=1e300), ValueError, "sm_scale reaches 1e\\+300"
+    yield (
+        "number as flag",
+        lambda: Socket(value_weight=1),
+        TypeError,
+        "value_weight=1 is of type int: pass True or False",
+    )
+    yield "frozen temperature", lambda: Socket(temperature=1e-40), ValueError, "pass 1e-30 or more, or use HardLSH"
+    half = KEYS.astype(np.float16)
+    far = np.full((2, 2, 4), 1e30)
+    late = lambda: centred.prepare(half, half, key=KEY, center=far)  # noqa: E731
+    yield "center beyond the keys' dtype", late, ValueError, "center in the keys' float16 contains NaN or infinity"
+    yield (
+        "draw without a key",
+        lambda: SignHash(1, 2, 3).draw(0),
+        TypeError,
+        r"key=0 is of type int: pass Key\.from_seed",
+    )
+    yield "fractional fold", lambda: KEY.fold_in("s", 0.5), TypeError, r"value=0\.5 is of type float: pass an integer"
+    yield "fractional index", lambda: uniform(KEY, 0.7), ValueError, "pass non-negative integers"
+    yield "negative index", lambda: uniform(KEY, np.array([-1])), ValueError, "pass non-negative integers"
+    yield "no split", lambda: KEY.split(0), ValueError, "count=0 was given"
+    yield "fractional key words", lambda: Key((1.5, 2.5)), ValueError, "is not a key"
+    yield (
+        "integer targets",
+        lambda: softmax_attention(QUERY[0, 0], np.ones((3, 4), int), KEYS[0, 0, :3]),
+        TypeError,
+        "keys has dtype",
+    )
+    bad = with_nan(KEYS[0, 0], (0, 0))
+    yield "NaN targets", lambda: softmax_attention(QUERY[0, 0], bad, KEYS[0, 0]), ValueError, "keys contains NaN"
+    yield (
+        "short values",
+        lambda: softmax_attention(QUERY[0, 0], KEYS[0, 0], KEYS[0, 0, :3]),
+        ValueError,
+        r"pass \[N, D\]",
+    )
+    yield "list as keys", lambda: angles(QUERY[0, 0], [[1.0]]), TypeError, "keys is of type list"
+    yield "two queries", lambda: angles(QUERY[0], KEYS[0, 0]), ValueError, r"pass one query \[head_dim\]"
+    law = SoftKernel(2, 0.4, "tanh", 8)
+    other_law = lambda: soft_angular_attention(QUERY[0, 0], KEYS[0, 0], KEYS[0, 0], law)  # noqa: E731
+    yield "kernel of another head_dim", other_law, ValueError, "head_dim=8 and the query 4"
     yield "seed of a wrong type", lambda: Key.from_seed(1.5), TypeError, r"seed=1\.5 is of type float: pass an integer"
     yield "key out of range", lambda: Key((0, 2**64)), ValueError, "is not a key"
 
@@ -290,8 +354,11 @@ def test_bad_input_gets_a_sentence(call, error, sentence):
 
 def test_a_file_of_another_kind_is_named(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(ValueError, match=r"other\.npz is not a cache of format 1"):
-        load_cache(tmp_path / "other.npz")
+    np.save(tmp_path / "other.npy", np.zeros(3))
+    (tmp_path / "other.txt").write_text("no cache")
+    for name in ("other.npz", "other.npy", "other.txt"):
+        with pytest.raises(ValueError, match=rf"{name} is not a cache of format 1"):
+            load_cache(tmp_path / name)
 
 
 def test_arrays_of_two_libraries_are_named(require_extra):
@@ -305,6 +372,15 @@ def test_arrays_of_two_libraries_are_named(require_extra):
     cache = OracleTopK().prepare(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
     with pytest.raises(ValueError, match=r"query requires grad.*pass query\.detach\(\)"):
         OracleTopK().attend(torch.zeros(1, 4, requires_grad=True), cache)
+
+
+def test_a_device_without_a_backend_is_named(require_extra):
+    torch = require_extra("torch", "torch")
+    keys = torch.zeros(1, 3, 4, device="meta")
+    with pytest.raises(ValueError, match="'torch-meta' is not known"):
+        Dense().prepare(keys, keys)
+    with pytest.raises(TypeError, match="center is a torch array and keys a numpy array"):
+        Socket(num_tables=3, center_keys=True).prepare(KEYS, KEYS, key=KEY, center=torch.zeros(2, 2, 4))
 
 
 def test_fp8_is_told_to_dequantise(require_extra):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis", reason="pip install 'socket-theory[test]'")
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from socket_theory.hashing import (
-    BLOCK_ROWS,
+    BLOCK,
     MAX_PLANES,
     Planes,
     SignHash,
@@ -52,7 +57,7 @@ def test_a_key_on_a_plane_counts_as_positive() -> None:
     assert hash_keys(keys, planes).tolist() == [[0b111, 0b111, 0b101, 0b011]]
 
 
-@given(SEEDS, st.lists(st.integers(1, 2 * BLOCK_ROWS + 3), min_size=1, max_size=5), st.booleans())
+@given(SEEDS, st.lists(st.integers(1, 2 * BLOCK + 3), min_size=1, max_size=5), st.booleans())
 def test_appending_gives_the_codes_of_preparing_bit_for_bit(seed: int, lengths: list[int], centred: bool) -> None:
     planes = planes_of(seed, 5, 7, 48)
     center = normals(seed + 1, 48) if centred else None
@@ -64,6 +69,55 @@ def test_appending_gives_the_codes_of_preparing_bit_for_bit(seed: int, lengths: 
     parts = np.split(keys, np.cumsum(lengths)[:-1])
     pieces = [hash_keys(part, planes, center) for part in parts]
     assert (np.concatenate(pieces, axis=-1) == hash_keys(keys, planes, center)).all()
+
+
+def keys_on_planes(num_tables: int, num_planes: int, head_dim: int) -> tuple[Planes, np.ndarray]:
+    """One key on each plane up to rounding: any change in the order of summation flips some of their bits."""
+    planes = planes_of(7, num_tables, num_planes, head_dim)
+    flat = planes.weights.reshape(-1, head_dim)
+    keys = normals(8, len(flat), head_dim)
+    keys -= ((keys * flat).sum(-1) / (flat * flat).sum(-1))[:, None] * flat
+    return planes, keys
+
+
+@pytest.mark.parametrize(("num_tables", "num_planes"), [(61, 6), (60, 9), (60, 10), (50, 10), (30, 5)])
+@pytest.mark.parametrize("head_dim", [80, 96, 128])
+def test_a_key_on_a_plane_has_the_same_bits_wherever_it_arrives(
+    num_tables: int, num_planes: int, head_dim: int
+) -> None:
+    planes, keys = keys_on_planes(num_tables, num_planes, head_dim)
+    whole = hash_keys(keys, planes)
+    for cut in (1, 5, 33, 64, 100):
+        parts = np.concatenate([hash_keys(keys[:cut], planes), hash_keys(keys[cut:], planes)], axis=-1)
+        assert (parts == whole).all()
+    alone = np.concatenate([hash_keys(keys[i : i + 1], planes) for i in range(64, 128)], axis=-1)
+    assert (alone == whole[:, 64:128]).all()
+
+
+def test_codes_do_not_depend_on_the_number_of_threads() -> None:
+    code = (
+        "import hashlib, numpy as np\n"
+        "from socket_theory import Key, SignHash\n"
+        "from socket_theory.hashing import hash_keys\n"
+        "planes = SignHash(61, 6, 96).draw(Key.from_seed(7))\n"
+        "flat = planes.weights.reshape(-1, 96)\n"
+        "keys = Key.from_seed(8).generator().standard_normal((2000, 96))\n"
+        "rows = flat[np.arange(2000) % len(flat)]\n"
+        "keys -= ((keys * rows).sum(-1) / (rows * rows).sum(-1))[:, None] * rows\n"
+        "print(hashlib.blake2b(hash_keys(keys, planes).tobytes()).hexdigest())\n"
+    )
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    digests = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | dict.fromkeys(variables, str(threads)),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in (1, 2, 4)
+    ]
+    assert len(set(digests)) == 1
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])

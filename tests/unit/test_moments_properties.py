@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis", reason="pip install 'socket-theory[test]'")
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,6 +6,8 @@ import hashlib
 
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis", reason="pip install 'socket-theory[test]'")
 from hypothesis import given
 from hypothesis import strategies as st
 

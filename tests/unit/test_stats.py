@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis", reason="pip install 'socket-theory[test]'")
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats

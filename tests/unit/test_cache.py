@@ -1,0 +1,128 @@
+"""A cache is a value: nothing outside changes it, and a saved one is the same one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from socket_theory import Budget, Dense, HardLSH, Key, OracleTopK, Planes, SignHash, Socket, SocketSampling, load_cache
+
+KEY = Key.from_seed(5)
+KEYS, VALUES = KEY.generator().standard_normal((2, 2, 2, 30, 8))
+QUERY = KEY.generator().standard_normal((2, 4, 8))
+BUDGET = Budget(tokens=9)
+
+
+def test_the_callers_arrays_can_be_changed_afterwards():
+    keys, values, weights = KEYS.copy(), VALUES.copy(), SignHash(5, 10, 8).draw(KEY).weights.copy()
+    method = Socket(num_tables=5)
+    cache = method.prepare(keys, values, planes=Planes(weights))
+    before = method.attend(QUERY, cache, budget=BUDGET)
+    for array in (keys, values, weights):
+        array *= -1
+    after = method.attend(QUERY, cache, budget=BUDGET)
+    np.testing.assert_array_equal(before.value, after.value)
+
+
+def test_what_a_cache_hands_out_cannot_change_it():
+    cache = Dense().prepare(KEYS, VALUES)
+    for array in (cache.keys, cache.truncate(3).values, cache.append(KEYS, VALUES).keys, cache.kv_len, cache.spans):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 7
+
+
+@pytest.mark.parametrize("order", ["F", "C"])
+def test_memory_order_changes_nothing(order):
+    method = Socket(num_tables=5, value_weight=True, center_keys=True)
+    cache = method.prepare(np.array(KEYS, order=order), np.array(VALUES, order=order), key=KEY)
+    plain = method.prepare(KEYS, VALUES, key=KEY)
+    np.testing.assert_array_equal(cache.center, plain.center)
+    for name, array in plain.arrays.items():
+        np.testing.assert_array_equal(cache.arrays[name], array)
+
+
+def test_capacity_counts_the_slots_before_the_start():
+    cache = Dense().prepare(KEYS, VALUES, kv_start=[10, 0], kv_len=[20, 5], capacity=31)
+    assert cache.append(KEYS[:, :, :1], VALUES[:, :, :1]).kv_len.tolist() == [21, 6]
+    with pytest.raises(ValueError, match="exceeds capacity=31"):
+        cache.append(KEYS[:, :, :2], VALUES[:, :, :2])
+
+
+def test_take_carries_the_center_along():
+    method = Socket(num_tables=5, center_keys=True)
+    taken = method.prepare(KEYS, VALUES, key=KEY).take([1, 0])
+    direct = method.prepare(KEYS[[1, 0]], VALUES[[1, 0]], key=KEY)
+    new = KEYS[:, :, :3] + 1
+    np.testing.assert_array_equal(taken.append(new, new).arrays["codes"], direct.append(new, new).arrays["codes"])
+
+
+def test_numpy_scalars_are_settings_like_any_other(tmp_path):
+    method = Socket(
+        num_tables=np.int64(4), num_planes=np.uint8(10), temperature=np.float32(0.5), value_weight=np.bool_(True)
+    )
+    assert method == Socket(num_tables=4, temperature=0.5, value_weight=True)
+    assert method.nominal_bits == 40
+    method.prepare(KEYS, VALUES, key=KEY).save(tmp_path / "cache")
+    assert load_cache(tmp_path / "cache").method == method
+    budget = Budget(tokens=np.int64(300), sink=np.uint8(200), window=np.uint8(100))
+    assert budget.kept(1000) == 300
+    assert Budget(fraction=np.float16(0.5)).kept(200_000) == 100_000
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Dense(),
+        HardLSH(num_tables=5),
+        Socket(num_tables=5, center_keys=True, value_weight=True),
+        SocketSampling(num_tables=5, num_samples=20, value_aware=True),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+@pytest.mark.parametrize("library", ["numpy", "bfloat16", "torch", "torch.bfloat16"])
+def test_a_saved_cache_answers_the_same(method, library, tmp_path, require_extra):
+    arrays = [QUERY, KEYS, VALUES]
+    if library == "bfloat16":
+        arrays = [a.astype(require_extra("torch", "ml_dtypes").bfloat16) for a in arrays]
+    elif library.startswith("torch"):
+        torch = require_extra("torch", "torch")
+        arrays = [torch.from_numpy(a) for a in arrays]
+        if library == "torch.bfloat16":
+            require_extra("torch", "ml_dtypes")
+            arrays = [a.to(torch.bfloat16) for a in arrays]
+    hashed = {"key": KEY} if hasattr(method, "num_planes") else {}
+    cache = method.prepare(*arrays[1:], kv_start=[2, 0], kv_len=[28, 7], capacity=40, **hashed)
+    cache.save(tmp_path / "cache.npz")
+    again = load_cache(tmp_path / "cache.npz")
+    options = {"key": KEY} if isinstance(method, SocketSampling) else {}
+    options |= {"budget": BUDGET} if isinstance(method, HardLSH | Socket) else {}
+    first, second = (method.attend(arrays[0], c, **options) for c in (cache, again))
+    assert type(first.value) is type(second.value)
+    assert bool((first.value == second.value).all())
+    assert again.capacity == 40
+    assert again.nbytes == cache.nbytes
+    more = [a[:, :, :2] for a in arrays[1:]]
+    assert bool((cache.append(*more).arrays["keys"] == again.append(*more).arrays["keys"]).all())
+
+
+def test_oracle_logits_beyond_float32_still_rank():
+    keys = np.ones((1, 5, 2)) * np.arange(1.0, 6.0)[::-1, None] * 1e25
+    keys[..., 1] = 0
+    query = np.array([[1e25, 0.0], [-1e25, 0.0]])
+    cache = OracleTopK().prepare(keys, keys)
+    assert OracleTopK().attend(query[:1], cache, budget=Budget(tokens=1)).indices.tolist() == [[0]]
+    shared = OracleTopK().attend(query, cache, budget=Budget(tokens=2, group="shared"))
+    assert np.isfinite(shared.value).all()
+
+
+def test_a_temperature_whose_weights_underflow_still_ranks_by_them():
+    method = Socket(num_planes=16, num_tables=4, query_map="tanh", temperature=0.01)
+    cache = method.prepare(KEYS, VALUES, key=KEY)
+    sampler = SocketSampling(num_planes=16, num_tables=4, query_map="tanh", temperature=0.01)
+    hashed = dataclasses.replace(cache, method=sampler)
+    logs = cache.backend.log_soft_scores(QUERY, hashed.arrays["codes"], cache.spans, cache.planes, "tanh", 0.01)
+    best = method.attend(QUERY, cache, budget=Budget(tokens=1)).indices[..., 0]
+    # Weights that agree to float32 tie, and the later token wins.
+    chosen = np.take_along_axis(logs, best[..., None], axis=-1)[..., 0]
+    assert (chosen >= logs.max(-1) - 1e-6).all()
+    assert not np.array_equal(best, np.full((2, 4), 29))
