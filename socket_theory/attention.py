@@ -112,14 +112,12 @@ def softmax_attention(
 
 
 def angles(query: NDArray[Any], keys: NDArray[Any]) -> Float:
-    """theta_i between query [D] and keys [N, D], in [0, pi]; pi/2 where either is the zero vector. -> [N].
+    """theta_i between query [..., D] and keys [N, D], in [0, pi]; pi/2 where either is the zero vector. -> [..., N].
 
     By the chord lengths |u-v| and |u+v|, accurate at both ends where arccos is not. Raises as `softmax_attention`.
     """
     _check_arrays(query=query, keys=keys)
-    if query.ndim != 1:
-        raise ValueError(f"query of shape {query.shape} was given: pass one query [head_dim].")
-    left, right = _directions(query), _directions(keys)
+    left, right = _directions(query)[..., None, :], _directions(keys)
     return np.asarray(2 * np.arctan2(np.linalg.norm(right - left, axis=-1), np.linalg.norm(right + left, axis=-1)))
 
 
@@ -137,6 +135,12 @@ def _check_arrays(**arrays: NDArray[Any]) -> None:
         raise ValueError(f"keys {keys.shape} and values {values.shape} were given: pass [N, D] and [N, E].")
 
 
+def _check_one_query(query: NDArray[Any], keys: NDArray[Any], values: NDArray[Any]) -> None:
+    _check_arrays(query=query, keys=keys, values=values)
+    if query.ndim != 1:
+        raise ValueError(f"query of shape {query.shape} was given: pass one query [head_dim].")
+
+
 def _directions(vectors: NDArray[Any]) -> Float:
     wide = vectors.astype(np.float64)
     largest = np.max(np.abs(wide), axis=-1, keepdims=True)
@@ -150,7 +154,7 @@ def angular_attention(query: NDArray[Any], keys: NDArray[Any], values: NDArray[A
 
     Shapes: query [D], keys [N, D], values [N, E] -> value [E], lse [].
     """
-    _check_arrays(query=query, keys=keys, values=values)
+    _check_one_query(query, keys, values)
     with np.errstate(divide="ignore"):
         log_kernel = np.log(hard_kernel(angles(query, keys), num_planes))
     return weighted_state(log_kernel, values, "angular")
@@ -163,7 +167,7 @@ def soft_angular_attention(
 
     Shapes: query [D], keys [N, D], values [N, E] -> value [E], lse [].
     """
-    _check_arrays(query=query, keys=keys, values=values)
+    _check_one_query(query, keys, values)
     if kernel.head_dim != query.shape[-1]:
         raise ValueError(f"the kernel has head_dim={kernel.head_dim} and the query {query.shape[-1]}: make them equal.")
     wide = query.astype(np.float64)

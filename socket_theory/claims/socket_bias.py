@@ -54,7 +54,7 @@ class Problem:
     @cached_property
     def second_moment(self) -> float:
         """s^2 = E|X|^2 of one table's residual, by quadrature over pairs of keys."""
-        between = angles(self.keys[:, None], self.keys)
+        between = angles(self.keys, self.keys)
         covariance = weight_covariance(self.kernel, angles(self.query, self.keys), between, self.query_norm)
         return float(np.trace(residual_covariance(covariance, self.values - self.soft_target)))
 

@@ -48,7 +48,7 @@ def _chebyshev(context: Context, problem: Problem, rooted: bool = True) -> Radiu
 
 
 def _fourth_moment(context: Context, problem: Problem, cross_terms: bool = True) -> Radius:
-    theta, between = angles(problem.query, problem.keys), angles(problem.keys[:, None], problem.keys)
+    theta, between = angles(problem.query, problem.keys), angles(problem.keys, problem.keys)
     covariance = weight_covariance(problem.kernel, theta, between, problem.query_norm)
     sigma = residual_covariance(covariance, problem.values - problem.soft_target)
     (spare, _), *_ = table_sets(context.split("spare")[0], problem, SPARE_TABLES, 1)

@@ -334,7 +334,12 @@ def cases():
         r"pass \[N, D\]",
     )
     yield "list as keys", lambda: angles(QUERY[0, 0], [[1.0]]), TypeError, "keys is of type list"
-    yield "two queries", lambda: angles(QUERY[0], KEYS[0, 0]), ValueError, r"pass one query \[head_dim\]"
+    yield (
+        "two queries",
+        lambda: angular_attention(QUERY[0], KEYS[0, 0], KEYS[0, 0], 2),
+        ValueError,
+        r"pass one query \[head_dim\]",
+    )
     law = SoftKernel(2, 0.4, "tanh", 8)
     other_law = lambda: soft_angular_attention(QUERY[0, 0], KEYS[0, 0], KEYS[0, 0], law)  # noqa: E731
     yield "kernel of another head_dim", other_law, ValueError, "head_dim=8 and the query 4"
