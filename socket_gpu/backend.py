@@ -12,6 +12,7 @@ from socket_gpu import attending, key_index, query_tables, scoring, selecting
 from socket_gpu.layout import CodeLayout
 from socket_gpu.requirements import missing_requirement
 from socket_theory.hashing import Planes, QueryMap
+from socket_theory.numpy_backend import NumpyBackend
 from socket_theory.selection import Budget
 
 
@@ -25,12 +26,26 @@ class CupyBackend:
     """
 
     name = "cupy"
+    slot_block = 32
 
     def __init__(self) -> None:
         missing = missing_requirement()
         if missing:
             raise RuntimeError(f"CuPy and CUDA arrays need a GPU backend, and {missing}")
         self.cupy = import_module("cupy")
+
+    def store(self, array: Any, capacity: int | None) -> Any:
+        if array.dtype.itemsize * array.shape[-1] % 16:
+            raise ValueError(f"head_dim={array.shape[-1]} of {array.dtype} was given: the GPU reads rows of 16 bytes.")
+        stored = self.cupy.zeros((*array.shape[:2], capacity or array.shape[2], array.shape[3]), dtype=array.dtype)
+        stored[:, :, : array.shape[2]] = array
+        return stored
+
+    def to_host(self, array: Any) -> Any:
+        return self.cupy.asnumpy(array)
+
+    def to_device(self, array: Any) -> Any:
+        return self.cupy.asarray(array)
 
     def hash_keys(self, keys: Any, spans: Any, planes: Planes, center: Any | None) -> Any:
         layout = CodeLayout(planes.num_tables, planes.num_planes)
@@ -58,12 +73,22 @@ class CupyBackend:
     ) -> Any:
         group = query.shape[1] // codes.shape[1]
         mode = query_tables.table_mode(query_map, temperature, query.shape[-1], group)
-        return self._scores(query, codes, spans, planes, query_map, temperature, mode)
+        scores = self._scores(query, codes, spans, planes, query_map, temperature, mode)
+        vanished = scores.max(axis=-1, keepdims=True) < np.finfo(np.float32).tiny
+        if not bool(vanished.any()):
+            return scores
+        logs = self.log_soft_scores(query, codes, spans, planes, query_map, temperature)
+        relative = self.cupy.exp(logs - logs.max(axis=-1, keepdims=True)).astype(np.float32)
+        return self.cupy.where(vanished & (scores > -np.inf), relative, scores)
 
     def log_soft_scores(
         self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
     ) -> Any:
-        return self._scores(query, codes, spans, planes, query_map, temperature, query_tables.LOG)
+        # Sampling needs float64 log weights, and nothing of it is on a GPU yet.
+        layout = CodeLayout(planes.num_tables, planes.num_planes)
+        unpacked = layout.unpack(self.to_host(codes), codes.shape[2] * 32)
+        arguments = (self.to_host(query), unpacked, np.asarray(spans), planes, query_map, temperature)
+        return self.to_device(NumpyBackend().log_soft_scores(*arguments))
 
     def hard_scores(self, query: Any, codes: Any, spans: Any, planes: Planes) -> Any:
         return self._scores(query, codes, spans, planes, "linear", 1.0, query_tables.FLOAT, hard=True)
@@ -125,32 +150,15 @@ class CupyBackend:
     def sample(
         self, log_weights: Any, values: Any, spans: Any, value_norms: Any | None, points: Any
     ) -> tuple[Any, Any, Any]:
-        reference = import_module("socket_theory.numpy_backend").NumpyBackend()
-        norms = None if value_norms is None else self.cupy.asnumpy(value_norms)
-        host = [self.cupy.asnumpy(a) for a in (log_weights.astype(np.float64), values)]
-        results = reference.sample(*host, np.asarray(spans), norms, np.asarray(points))
-        value, lse, indices = (self.cupy.asarray(a) for a in results)
-        return value, lse, indices
+        norms = None if value_norms is None else self.to_host(value_norms)
+        logs, rows = self.to_host(log_weights).astype(np.float64), self.to_host(values)
+        value, lse, indices = NumpyBackend().sample(logs, rows, np.asarray(spans), norms, np.asarray(points))
+        return self.to_device(value), self.to_device(lse), self.to_device(indices)
 
     def write_tokens(
         self, old: Mapping[str, Any], new: Mapping[str, Any], spans: Any, capacity: int | None
     ) -> dict[str, Any]:
-        cupy, ends = self.cupy, np.asarray(spans).sum(axis=1)
-        added, slots = new["keys"].shape[2], old["keys"].shape[2]
-        needed = int(ends.max()) + added
-        arrays = dict(old)
-        if needed > slots:
-            arrays = {name: _grow(name, array, needed) for name, array in old.items()}
-        for row, end in enumerate(ends.tolist()):
-            to, source = cupy.arange(end, end + added), cupy.arange(added)
-            for name in ("keys", "values"):
-                arrays[name][row, :, end : end + added] = new[name][row]
-            if "value_norms" in arrays:
-                arrays["value_norms"][row, :, end : end + added] = new["value_norms"][row, :, :added]
-            if "codes" in arrays:
-                packed = new["codes"][row][:, source // 32, :, source % 32]
-                arrays["codes"][row][:, to // 32, :, to % 32] = packed
-        return arrays
+        return key_index.write_tokens(old, new, np.asarray(spans).sum(axis=1))
 
     def take_rows(self, arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
         return {name: array[self.cupy.asarray(rows)] for name, array in arrays.items()}
@@ -184,11 +192,3 @@ class CupyBackend:
 
     def _row_major(self, array: Any) -> Any:
         return self.cupy.ascontiguousarray(array)
-
-
-def _grow(name: str, array: Any, slots: int) -> Any:
-    """A larger array with the same tokens: keys, values and norms by slots, codes by blocks of 32."""
-    size = {"codes": -(-slots // 32), "value_norms": -(-slots // 32) * 32}.get(name, slots)
-    grown = import_module("cupy").zeros((*array.shape[:2], size, *array.shape[3:]), dtype=array.dtype)
-    grown[:, :, : array.shape[2]] = array
-    return grown

@@ -5,6 +5,7 @@ Shapes: B sequences, Hq query heads, Hkv KV heads, N slots; spans int64 [B, 2] o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -103,3 +104,30 @@ def advance_spans(spans: Any, status: Any, tokens: int, num_slots: int) -> None:
     """Lengthen every span by `tokens` where it fits in `num_slots`, else set status bit 0."""
     kernel = compiled("append.cu", "advance_spans")
     launch(kernel, (-(-len(spans) // 128),), 128, [spans, status, len(spans), tokens, num_slots], "ill")
+
+
+def write_tokens(old: Mapping[str, Any], new: Mapping[str, Any], ends: Any) -> dict[str, Any]:
+    """The arrays of a cache with T new tokens behind the slot `ends` [B] of each sequence, in place where they fit."""
+    cupy = import_module("cupy")
+    added, needed = new["keys"].shape[2], int(ends.max()) + new["keys"].shape[2]
+    arrays = dict(old)
+    if needed > old["keys"].shape[2]:
+        arrays = {name: _grow(name, array, needed) for name, array in old.items()}
+    for row, end in enumerate(ends.tolist()):
+        to, source = cupy.arange(end, end + added), cupy.arange(added)
+        for name in ("keys", "values"):
+            arrays[name][row, :, end : end + added] = new[name][row]
+        if "value_norms" in arrays:
+            arrays["value_norms"][row, :, end : end + added] = new["value_norms"][row, :, :added]
+        if "codes" in arrays:
+            packed = new["codes"][row][:, source // 32, :, source % 32]
+            arrays["codes"][row][:, to // 32, :, to % 32] = packed
+    return arrays
+
+
+def _grow(name: str, array: Any, slots: int) -> Any:
+    """A larger array with the same tokens: keys, values and norms by slots, codes by blocks of 32."""
+    size = {"codes": -(-slots // 32), "value_norms": -(-slots // 32) * 32}.get(name, slots)
+    grown = import_module("cupy").zeros((*array.shape[:2], size, *array.shape[3:]), dtype=array.dtype)
+    grown[:, :, : array.shape[2]] = array
+    return grown

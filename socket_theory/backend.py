@@ -7,7 +7,8 @@ arrays and torch CUDA tensors to `socket_gpu`. Third parties register under the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
@@ -29,6 +30,17 @@ class Backend(Protocol):
     """
 
     name: str
+    slot_block: int
+    """Slots an index is padded to a multiple of."""
+
+    def store(self, array: Any, capacity: int | None) -> Any:
+        """A row-major copy of keys or values [B, Hkv, N, D] for a cache, with room for `capacity` slots if it likes."""
+
+    def to_host(self, array: Any) -> Any:
+        """A NumPy array of the same values."""
+
+    def to_device(self, array: Any) -> Any:
+        """The backend's own array of the values of a NumPy array."""
 
     def hash_keys(self, keys: Any, spans: Any, planes: Planes, center: Any | None) -> Any:
         """Codes of keys [B, Hkv, N, D] in the backend's packing, [B, Hkv, L, N] in the reference."""
@@ -153,12 +165,11 @@ def to_native(name: str, array: Any) -> Any:
         return array
     if array.requires_grad:
         raise ValueError(f"{name} requires grad, and these estimators are not differentiable: pass {name}.detach().")
-    if kind != "torch":
-        return import_module("cupy").from_dlpack(array)
+    library = np if kind == "torch" else import_module("cupy")
     array = array.resolve_neg()
     if str(array.dtype) != "torch.bfloat16":
-        return np.from_dlpack(array)
-    return np.from_dlpack(array.view(import_module("torch").int16)).view(bfloat16())
+        return library.from_dlpack(array)
+    return library.from_dlpack(array.view(import_module("torch").int16)).view(bfloat16())
 
 
 def from_native(array: Any, kind: str) -> Any:
@@ -166,9 +177,19 @@ def from_native(array: Any, kind: str) -> Any:
     if not kind.startswith("torch"):
         return array
     torch = import_module("torch")
-    if str(array.dtype) == "bfloat16" and kind == "torch":
+    if str(array.dtype) == "bfloat16":
         return torch.from_dlpack(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_dlpack(array)
+
+
+@contextmanager
+def callers_stream(kind: str) -> Iterator[None]:
+    """Launch on torch's current stream where the caller's arrays are CUDA tensors."""
+    if kind != "torch-cuda":
+        yield
+        return
+    with import_module("cupy").cuda.Stream.from_external(import_module("torch").cuda.current_stream()):
+        yield
 
 
 def bfloat16() -> Any:

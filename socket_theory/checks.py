@@ -31,11 +31,11 @@ def require_float(name: str, dtype: Any) -> str:
 def require_finite(name: str, array: NDArray[Any]) -> None:
     """Raises ValueError if `array` holds NaN, infinity or a magnitude beyond 1e32."""
     with np.errstate(invalid="ignore"):
-        largest = np.max(np.abs(array), initial=0)
+        largest = float(abs(array).max()) if array.size else 0.0
     if not np.isfinite(largest):
         raise ValueError(f"{name} contains NaN or infinity: pass finite values; mark padding by kv_start and kv_len.")
-    if float(largest) > MAX_MAGNITUDE:
-        raise ValueError(f"{name} reaches {float(largest):.3g} in magnitude: rescale it to at most {MAX_MAGNITUDE:g}.")
+    if largest > MAX_MAGNITUDE:
+        raise ValueError(f"{name} reaches {largest:.3g} in magnitude: rescale it to at most {MAX_MAGNITUDE:g}.")
 
 
 def require_positive(name: str, value: float) -> float:

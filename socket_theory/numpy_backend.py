@@ -21,6 +21,16 @@ class NumpyBackend:
     """Definition of every Protocol operation, in float64 inside."""
 
     name = "numpy"
+    slot_block = 1
+
+    def store(self, array: Array, capacity: int | None) -> Array:
+        return array.copy()
+
+    def to_host(self, array: Array) -> Array:
+        return array
+
+    def to_device(self, array: Array) -> Array:
+        return array
 
     def hash_keys(self, keys: Array, spans: Array, planes: Planes, center: Array | None) -> Array:
         batch, heads, slots, _ = keys.shape

@@ -48,7 +48,7 @@ class OracleTopK(Method):
     def captured_mass(self, step: Step, lse: Any) -> Any:
         cache = step.cache
         whole = cache.backend.attend(step.query, cache.keys, cache.values, step.everything(), step.sm_scale)[1]
-        return np.exp(np.minimum(lse - whole, 0.0))
+        return np.exp(np.minimum(cache.backend.to_host(lse - whole), 0.0))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Window(Method):
     """The budget's sink, and the most recent tokens for the rest."""
 
     def scores(self, step: Step, key: Key | None) -> Any:
-        return np.zeros((*step.query.shape[:2], step.cache.keys.shape[-2]), dtype=np.float32)
+        shape = (*step.query.shape[:2], step.cache.keys.shape[-2])
+        return step.cache.backend.to_device(np.zeros(shape, dtype=np.float32))
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class RandomTokens(Method):
     def scores(self, step: Step, key: Key | None) -> Any:
         slots = np.arange(step.cache.keys.shape[-2])
         tokens = np.maximum(slots - step.cache.spans[:, :1], 0)
-        return head_uniforms(require_key(self, key), step, tokens[:, None]).astype(np.float32)
+        scores = head_uniforms(require_key(self, key), step, tokens[:, None]).astype(np.float32)
+        return step.cache.backend.to_device(scores)
 
 
 def head_uniforms(key: Key, step: Step, items: NDArray[np.integer[Any]]) -> NDArray[np.float64]:

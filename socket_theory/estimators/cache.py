@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from socket_theory.backend import Backend
+from socket_theory.backend import Backend, callers_stream
 from socket_theory.checks import require_finite
 from socket_theory.estimators.inputs import check_key_values, flatten_lead, per_sequence
 
@@ -110,9 +110,10 @@ class Cache:
         whole = np.tile(np.array([0, added]), (len(self.spans), 1))
         require_finite("keys", keys)
         require_finite("values", values)
-        index = self.method.index(self.backend, keys, values, whole, self.planes, self.center)
-        new = {"keys": keys, "values": values, **index}
-        arrays = self.backend.write_tokens(self.arrays, new, self.spans, self.capacity)
+        with callers_stream(self.array_type):
+            index = self.method.index(self.backend, keys, values, whole, self.planes, self.center)
+            new = {"keys": keys, "values": values, **index}
+            arrays = self.backend.write_tokens(self.arrays, new, self.spans, self.capacity)
         return replace(self, arrays=arrays, spans=self.spans + np.array([0, added]))
 
     def truncate(self, length: Any) -> Cache:

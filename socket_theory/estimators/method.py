@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from socket_theory.backend import Backend, array_type, resolve_backend, to_native
+from socket_theory.backend import Backend, array_type, callers_stream, resolve_backend, to_native
 from socket_theory.checks import require_finite
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
@@ -88,11 +88,13 @@ class Method:
             if array_type(center) != kind:
                 raise TypeError(f"center is a {array_type(center)} array and keys a {kind} array: pass one kind.")
             center = check_center(to_native("center", center), keys, lead)
-        # The index is made from row-major copies, so the caller's memory order cannot change a rounding.
-        keys, values = keys.copy(), values.copy()
-        offset = self.choose_center(engine, keys, spans, center)
-        arrays = {"keys": keys, "values": values} | self.index(engine, keys, values, spans, sample, offset)
-        return Cache(self, arrays, spans, lead, sample, offset, check_capacity(capacity, keys.shape[-2]), kind, engine)
+        room = check_capacity(capacity, keys.shape[-2])
+        with callers_stream(kind):
+            # The index is made from row-major copies, so the caller's memory order cannot change a rounding.
+            keys, values = engine.store(keys, room), engine.store(values, room)
+            offset = self.choose_center(engine, keys, spans, center)
+            arrays = {"keys": keys, "values": values} | self.index(engine, keys, values, spans, sample, offset)
+        return Cache(self, arrays, spans, lead, sample, offset, room, kind, engine)
 
     def check_key(self, key: Key | None) -> None:
         """Refuse a key; methods that draw at every step require one instead."""
@@ -142,12 +144,13 @@ class Method:
         self.check_key(key)
         if budget is not None and not isinstance(budget, Budget):
             raise TypeError(f"budget is of type {type(budget).__name__}: pass Budget(tokens=n) or Budget(fraction=f).")
-        if budget is None:
-            indices = step.everything()
-        else:
-            indices = cache.backend.select(self.scores(step, key), cache.spans, budget, cache.keys.shape[1])
-        value, lse = cache.backend.attend(step.query, cache.keys, cache.values, indices, step.sm_scale)
-        return step.finish(value, lse, indices, captured_mass=self.captured_mass(step, lse))
+        with callers_stream(cache.array_type):
+            if budget is None:
+                indices = step.everything()
+            else:
+                indices = cache.backend.select(self.scores(step, key), cache.spans, budget, cache.keys.shape[1])
+            value, lse = cache.backend.attend(step.query, cache.keys, cache.values, indices, step.sm_scale)
+            return step.finish(value, lse, indices, captured_mass=self.captured_mass(step, lse))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from socket_theory.backend import Backend
+from socket_theory.backend import Backend, callers_stream
 from socket_theory.checks import require_count, require_flag
 from socket_theory.estimators.baselines import head_uniforms, require_key
 from socket_theory.estimators.cache import Cache
@@ -70,14 +70,16 @@ class SocketSampling(SoftHashing):
         step = Step.start(self, query, cache, None, out_dtype)
         points = head_uniforms(require_key(self, key), step, np.arange(self.num_samples))
         norms = cache.arrays.get("value_norms")
-        value, lse, indices = cache.backend.sample(self._log_scores(step), cache.values, cache.spans, norms, points)
-        return step.finish(value, lse, indices, kind="angular")
+        with callers_stream(cache.array_type):
+            value, lse, indices = cache.backend.sample(self._log_scores(step), cache.values, cache.spans, norms, points)
+            return step.finish(value, lse, indices, kind="angular")
 
     def expectation(self, query: Any, cache: Cache, *, out_dtype: Any | None = None) -> Estimate:
         """y_{tau,L} itself, which `attend` estimates without bias. Shapes and errors as `attend`."""
         step = Step.start(self, query, cache, None, out_dtype)
-        value, lse = cache.backend.average(self._log_scores(step), cache.values, cache.spans)
-        return step.finish(value, lse, step.everything(), kind="angular")
+        with callers_stream(cache.array_type):
+            value, lse = cache.backend.average(self._log_scores(step), cache.values, cache.spans)
+            return step.finish(value, lse, step.everything(), kind="angular")
 
     def _log_scores(self, step: Step) -> Any:
         cache = step.cache

@@ -63,13 +63,13 @@ class Step:
         start, length = self.cache.spans[:, :1], self.cache.spans[:, 1:]
         steps = np.arange(length.max())
         slots = np.where(steps < length, start + steps, -1).astype(np.int32)
-        return np.repeat(slots[:, None], self.query.shape[1], axis=1)
+        return self.cache.backend.to_device(np.repeat(slots[:, None], self.query.shape[1], axis=1))
 
     def finish(self, value: Any, lse: Any, indices: Any, kind: Any = "softmax", captured_mass: Any = None) -> Estimate:
         """The estimate in the caller's array type, dtype and leading shape."""
         cache, lead = self.cache, self.cache.lead
         shaped = [a.reshape(*lead, *a.shape[1:]) for a in (cast_output(value, self.out_dtype), lse, indices)]
-        stats = self._stats(indices, captured_mass)
+        stats = self._stats(cache.backend.to_host(indices), captured_mass)
         value, lse, indices = (from_native(a, cache.array_type) for a in shaped)
         return Estimate(value, lse, indices, stats, kind)
 
@@ -78,7 +78,8 @@ class Step:
         kept = (indices >= 0).sum(axis=-1)
         parts = {name: array for name, array in cache.arrays.items() if name not in ("keys", "values")}
         slots = cache.keys.shape[-2]
-        index_bytes = sum(array[0].nbytes // slots for array in parts.values())
+        padded = -(-slots // cache.backend.slot_block) * cache.backend.slot_block
+        index_bytes = sum(array[0].nbytes // padded for array in parts.values())
         row_bytes = cache.keys[0, 0, 0].nbytes + cache.values[0, 0, 0].nbytes
         used = np.zeros((batch, cache.keys.shape[1], slots + 1), dtype=bool)
         grouped = indices.reshape(batch, cache.keys.shape[1], -1)

@@ -35,9 +35,11 @@ def soft_score(problem, row, head, kv_head, slot, query_map, temperature):
 def test_soft_and_hard_scores_are_their_definition(backend, query_map, temperature):
     p = PROBLEM
     query, codes = backend.put(p.query), backend.engine.hash_keys(backend.put(p.keys), p.spans, p.planes, None)
+    slots = p.keys.shape[2]
     soft = backend.get(backend.engine.soft_scores(query, codes, p.spans, p.planes, query_map, temperature))
     logs = backend.get(backend.engine.log_soft_scores(query, codes, p.spans, p.planes, query_map, temperature))
     hard = backend.get(backend.engine.hard_scores(query, codes, p.spans, p.planes))
+    soft, logs, hard = (scores[..., :slots] for scores in (soft, logs, hard))
     expected = np.full(soft.shape, -np.inf)
     matches = np.full(soft.shape, -np.inf)
     for place in each_valid(p):
@@ -45,7 +47,10 @@ def test_soft_and_hard_scores_are_their_definition(backend, query_map, temperatu
         expected[row, head, slot], match = soft_score(p, *place, query_map, temperature)
         matches[row, head, slot] = match.mean()
     assert soft.dtype == hard.dtype == np.float32
-    np.testing.assert_allclose(soft, expected, rtol=2e-6)
+    valid = np.isfinite(expected)
+    np.testing.assert_array_equal(np.isfinite(soft), valid)
+    error = np.sqrt(np.mean((soft[valid] - expected[valid]) ** 2))
+    assert error <= backend.score_error * np.std(expected[valid])
     np.testing.assert_allclose(np.exp(logs), np.where(np.isfinite(expected), expected, 0), rtol=1e-6)
     np.testing.assert_allclose(hard, matches, rtol=1e-6)
 
@@ -112,15 +117,16 @@ def test_attention_over_an_index_list_is_its_definition(backend, dtype):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_public_contract_check_passes(backend, seed):
-    check_backend(backend.engine, backend.put, backend.get, random_problem(Key.from_seed(seed), num_tables=7, slots=50))
+    problem = random_problem(Key.from_seed(seed), num_tables=7, slots=50)
+    check_backend(backend.engine, problem, score_error=max(1e-4, backend.score_error))
 
 
 def test_public_contract_check_rejects_a_wrong_backend(backend):
-    class Recent(type(backend.engine)):
-        """Ties go to the earlier token."""
+    class Inverted(type(backend.engine)):
+        """Keeps the worst tokens."""
 
         def select(self, scores, spans, budget, num_kv_heads):
             return super().select(-scores, spans, budget, num_kv_heads)
 
     with pytest.raises(AssertionError, match="selection"):
-        check_backend(Recent(), backend.put, backend.get, PROBLEM)
+        check_backend(Inverted(), PROBLEM, score_error=max(1e-4, backend.score_error))
