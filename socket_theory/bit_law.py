@@ -19,13 +19,25 @@ from socket_theory.quadrature import half_normal_mean
 Float = NDArray[np.float64]
 _STEEPEST = 1e100  # stands for cot 0: times any node of the rule it saturates Phi
 _FINEST = 1e-9  # turns this far below the scale of h move no moment by more than 1e-16
-
+_SMALLEST_TURN = 1e-280  # below it the nodes leave float64
+_PI_REMAINDER = 1.2246467991473532e-16  # pi minus its float64 value
 _ROUNDING = 1e-6  # angles from arccos of rounded cosines are off by up to 1e-8
+
+
+def require_numbers(name: str, value: ArrayLike) -> Float:
+    """`value` as a float64 array, or TypeError if it does not hold real numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name}={value!r} was given: pass a real number or an array of them.")
+    return array.astype(np.float64)
 
 
 def require_angle(name: str, theta: ArrayLike) -> Float:
     """`theta` as float64, or ValueError if an entry lies outside [0, pi]."""
-    angle = np.asarray(theta, dtype=np.float64)
+    angle = require_numbers(name, theta)
     if not ((angle >= 0) & (angle <= np.pi)).all():
         raise ValueError(
             f"{name} has an entry outside [0, pi]: pass angles in radians, as attention.angles gives them."
@@ -35,7 +47,7 @@ def require_angle(name: str, theta: ArrayLike) -> Float:
 
 def require_norm(query_norm: ArrayLike) -> Float:
     """`query_norm` as float64, or ValueError if an entry is negative, infinite or NaN."""
-    norm = np.asarray(query_norm, dtype=np.float64)
+    norm = require_numbers("query_norm", query_norm)
     if not (np.isfinite(norm) & (norm >= 0)).all():
         raise ValueError("query_norm has a negative or non-finite entry: pass the length of a finite query.")
     return norm
@@ -93,7 +105,13 @@ class BitLaw:
         """The smallest |g|, at most 1, where an integrand turns."""
         height = np.sqrt(self.head_dim) if self.query_map == "tanh_scaled" else 1.0
         reach = self.temperature if self.query_map == "linear" else min(self.temperature * height, 1.0)
-        turn = reach / max(float(np.max(query_norm, initial=0.0)), reach)
+        longest = float(np.max(query_norm, initial=0.0))
+        turn = reach / max(longest, reach)
+        if turn < _SMALLEST_TURN:
+            raise ValueError(
+                f"temperature={self.temperature!r} was given for query_norm={longest!r}: "
+                "pass a temperature of at least 1e-280 times the norm."
+            )
         angles = (float(np.min(np.abs(np.sin(t)), initial=1.0)) for t in thetas)
         return min([turn, *(max(angle, _FINEST * turn) for angle in angles)])
 
@@ -173,7 +191,9 @@ def _owen_slopes(theta_a: Float, theta_b: Float, theta_ab: Float) -> tuple[Float
     turn = np.where(near, np.tan(np.minimum(psi, np.pi / 2) / 2), -np.tan((np.pi - np.maximum(psi, np.pi / 2)) / 2))
     slopes = []
     for own, other in ((theta_a, theta_b), (theta_b, theta_a)):
+        beyond = (own - np.pi / 2) + (other - np.pi / 2) - _PI_REMAINDER  # own + other - pi: cos(own) may be as small
         with np.errstate(divide="ignore", invalid="ignore"):
-            shift = np.sin(np.where(near, own - other, own + other)) / (np.cos(own) * _sine(other) * np.sin(psi))
+            sine = np.where(near, np.sin(own - other), -np.sin(beyond))
+            shift = sine / (np.cos(own) * _sine(other) * np.sin(psi))
         slopes.append(turn + np.nan_to_num(shift, nan=0.0, posinf=np.inf, neginf=-np.inf))
     return slopes[0], slopes[1]

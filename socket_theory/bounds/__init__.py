@@ -8,10 +8,12 @@ from socket_theory.bounds.concentration import (
     bernstein_count,
     bernstein_failure,
     bernstein_radius,
+    bernstein_terms,
     collision_half_range,
     hoeffding_count,
     hoeffding_failure,
     hoeffding_radius,
+    hoeffding_terms,
 )
 from socket_theory.bounds.end_to_end import ErrorTerms, end_to_end
 from socket_theory.bounds.finite_tables import (
@@ -24,6 +26,7 @@ from socket_theory.bounds.finite_tables import (
     hoeffding_ratio_radius,
     hoeffding_ratio_tables,
     normaliser_failure,
+    normaliser_failure_tables,
     normaliser_tables,
     paper_condition_tables,
     plug_in_radius,
@@ -32,8 +35,10 @@ from socket_theory.bounds.finite_tables import (
 )
 from socket_theory.bounds.ranking import (
     misrank_bernstein,
+    misrank_bernstein_tables,
     misrank_hoeffding,
     misrank_hoeffding_range,
+    misrank_hoeffding_range_tables,
     misrank_tables,
     recall_tables,
 )
@@ -65,6 +70,7 @@ __all__ = [
     "bernstein_radius",
     "bernstein_ratio_radius",
     "bernstein_ratio_tables",
+    "bernstein_terms",
     "captured_mass_for_error",
     "chebyshev_radius",
     "chebyshev_tables",
@@ -77,12 +83,16 @@ __all__ = [
     "hoeffding_radius",
     "hoeffding_ratio_radius",
     "hoeffding_ratio_tables",
+    "hoeffding_terms",
     "kernel_bias_bound",
     "misrank_bernstein",
+    "misrank_bernstein_tables",
     "misrank_hoeffding",
     "misrank_hoeffding_range",
+    "misrank_hoeffding_range_tables",
     "misrank_tables",
     "normaliser_failure",
+    "normaliser_failure_tables",
     "normaliser_tables",
     "optimal_temperature",
     "output_bias_bound",

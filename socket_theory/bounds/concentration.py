@@ -11,10 +11,20 @@ and radius 1. Numbers of tables are `count`.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from socket_theory.bounds.arguments import Float, require_above_zero, require_delta, require_nonnegative, round_up
+from socket_theory.bounds.arguments import (
+    Float,
+    nonnegative_number,
+    positive_number,
+    require_above_zero,
+    require_delta,
+    require_nonnegative,
+    round_up,
+)
 from socket_theory.checks import require_count
 from socket_theory.moments import SoftKernel
 
@@ -39,8 +49,13 @@ def hoeffding_radius(delta: float, count: int, radius: ArrayLike) -> Float:
 
 def hoeffding_count(deviation: float, delta: float, radius: float) -> int:
     """The smallest n with `hoeffding_radius` <= deviation."""
-    t, bound = float(require_above_zero("deviation", deviation)), float(require_nonnegative("radius", radius))
-    return round_up(2 * np.log(2 / require_delta(delta)) * (bound / t) ** 2)
+    return round_up(hoeffding_terms(deviation, delta, radius), "deviation", deviation)
+
+
+def hoeffding_terms(deviation: float, delta: float, radius: float) -> float:
+    """The real n, possibly infinite, from which `hoeffding_radius` <= deviation: 2 ln(2/delta) (R/t)^2."""
+    ratio = nonnegative_number("radius", radius) / positive_number("deviation", deviation)
+    return 2 * math.log(2 / require_delta(delta)) * (ratio * ratio)
 
 
 def bernstein_failure(deviation: ArrayLike, count: int, variance: ArrayLike, radius: ArrayLike) -> Float:
@@ -59,6 +74,10 @@ def bernstein_radius(delta: float, count: int, variance: ArrayLike, radius: Arra
 
 def bernstein_count(deviation: float, delta: float, variance: float, radius: float) -> int:
     """The smallest n with `bernstein_radius` <= deviation."""
-    t, v = float(require_above_zero("deviation", deviation)), float(require_nonnegative("variance", variance))
-    scale = 2 * (v + float(require_nonnegative("radius", radius)) * t / 3)
-    return round_up(np.log(2 / require_delta(delta)) * scale / t**2)
+    return round_up(bernstein_terms(deviation, delta, variance, radius), "deviation", deviation)
+
+
+def bernstein_terms(deviation: float, delta: float, variance: float, radius: float) -> float:
+    """The real n, possibly infinite, from which `bernstein_radius` <= deviation: 2 ln(2/delta) (v/t^2 + R/(3t))."""
+    t, v = positive_number("deviation", deviation), nonnegative_number("variance", variance)
+    return 2 * math.log(2 / require_delta(delta)) * (v / t / t + nonnegative_number("radius", radius) / t / 3)

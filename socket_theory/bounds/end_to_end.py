@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from socket_theory.bounds.arguments import require_delta
+from socket_theory.bounds.arguments import nonnegative_number, require_delta
 
 Radius = Callable[[float], float]
 
@@ -45,10 +45,11 @@ def end_to_end(
     Raises
     ------
     ValueError
-        If delta is not in (0, 1) or table_events is neither 1 nor 2.
+        If delta is not in (0, 1), temperature is negative or not finite, or table_events is neither 1 nor 2.
     """
     if table_events not in (1, 2):
         raise ValueError(f"table_events={table_events!r} was given: pass 1, or 2 for the Hoeffding form of S9.")
     share = require_delta(delta) / (table_events + (sampling is not None))
+    bias = nonnegative_number("temperature", temperature)
     drawn = 0.0 if sampling is None else sampling(share)
-    return ErrorTerms(drawn, finite_tables(share * table_events), temperature)
+    return ErrorTerms(drawn, finite_tables(share * table_events), bias)

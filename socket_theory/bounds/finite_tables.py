@@ -15,11 +15,23 @@ Every inverse `*_tables` returns the smallest L whose radius is at most epsilon.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from socket_theory.bounds.arguments import Float, require_above_zero, require_delta, require_nonnegative, round_up
-from socket_theory.bounds.concentration import bernstein_count, bernstein_radius, hoeffding_count, hoeffding_radius
+from socket_theory.bounds.arguments import (
+    Float,
+    moderate_number,
+    nonnegative_number,
+    positive_number,
+    require_above_zero,
+    require_delta,
+    require_nonnegative,
+    require_rows,
+    round_up,
+)
+from socket_theory.bounds.concentration import bernstein_radius, bernstein_terms, hoeffding_radius, hoeffding_terms
 from socket_theory.bounds.residual_moments import ResidualMoments
 from socket_theory.checks import require_count
 from socket_theory.moments import SoftKernel
@@ -41,8 +53,8 @@ def normaliser_tables(delta: float, weight_bound: float, mass: float) -> int:
 
 
 def _normaliser_tables(inverse: float, weight_bound: float, mass: float) -> int:
-    ratio = float(require_above_zero("weight_bound", weight_bound) / require_above_zero("mass", mass))
-    return round_up(2 * ratio**2 * np.log(inverse))
+    ratio = positive_number("weight_bound", weight_bound) / positive_number("mass", mass)
+    return round_up(2 * (ratio * ratio) * math.log(inverse), "mass", mass)
 
 
 def normaliser_failure(num_tables: int, mass: ArrayLike, mass_second_moment: ArrayLike) -> Float:
@@ -51,34 +63,43 @@ def normaliser_failure(num_tables: int, mass: ArrayLike, mass_second_moment: Arr
     return np.exp(-require_count("num_tables", num_tables) * ratio / 8)
 
 
+def normaliser_failure_tables(delta: float, mass: float, mass_second_moment: float) -> int:
+    """The smallest L with `normaliser_failure` <= delta: L >= 8 E Z^2 ln(1/delta) / Z_tau^2."""
+    z = positive_number("mass", mass)
+    second = positive_number("mass_second_moment", mass_second_moment)
+    return round_up(8 * (second / z / z) * math.log(1 / require_delta(delta)), "mass", mass)
+
+
 def hoeffding_ratio_radius(
     delta: float, num_tables: int, weight_bound: float, value_radius: float, mass: float
 ) -> float:
     """(2 B D / Z_tau) sqrt(2 ln(4/delta) / L), for L >= `normaliser_tables`; infinity below, where it says nothing."""
     if require_count("num_tables", num_tables) < normaliser_tables(delta, weight_bound, mass):
         return float("inf")
-    return float(hoeffding_radius(delta / 2, num_tables, 2 * weight_bound * value_radius / mass))
+    return float(hoeffding_radius(delta / 2, num_tables, 2 * _norm_bound(weight_bound, value_radius) / mass))
 
 
 def hoeffding_ratio_tables(epsilon: float, delta: float, weight_bound: float, value_radius: float, mass: float) -> int:
     """The larger of the condition and 8 (B D / (Z_tau epsilon))^2 ln(4/delta)."""
     condition = normaliser_tables(delta, weight_bound, mass)
-    return max(condition, hoeffding_count(epsilon, delta / 2, 2 * weight_bound * value_radius / mass))
+    deviation = moderate_number("epsilon", epsilon) * moderate_number("mass", mass) / 2
+    terms = hoeffding_terms(deviation, delta / 2, float(_norm_bound(weight_bound, value_radius)))
+    return max(condition, round_up(terms, "epsilon", epsilon))
 
 
 def plug_in_radius(
     delta: float, num_tables: int, weight_bound: ArrayLike, value_radius: ArrayLike, realised_mass: ArrayLike
 ) -> Float:
     """(B D / Z-bar) sqrt(2 ln(2/delta) / L), without a condition on L."""
-    bound = require_above_zero("weight_bound", weight_bound) * require_nonnegative("value_radius", value_radius)
-    return hoeffding_radius(delta, num_tables, bound / require_above_zero("realised_mass", realised_mass))
+    radius = _norm_bound(weight_bound, value_radius) / require_above_zero("realised_mass", realised_mass)
+    return hoeffding_radius(delta, num_tables, radius)
 
 
 def plug_in_tables(epsilon: float, delta: float, weight_bound: float, value_radius: float, realised_mass: float) -> int:
     """2 (B D / (Z-bar epsilon))^2 ln(2/delta), for a Z-bar that stays as given."""
-    return hoeffding_count(
-        epsilon, delta, weight_bound * value_radius / float(require_above_zero("realised_mass", realised_mass))
-    )
+    deviation = moderate_number("epsilon", epsilon) * moderate_number("realised_mass", realised_mass)
+    terms = hoeffding_terms(deviation, delta, float(_norm_bound(weight_bound, value_radius)))
+    return round_up(terms, "epsilon", epsilon)
 
 
 def bernstein_ratio_radius(
@@ -90,8 +111,7 @@ def bernstein_ratio_radius(
     realised_mass: ArrayLike,
 ) -> Float:
     """Bernstein's radius with variance s^2 and norm bound B D, divided by Z-bar."""
-    bound = require_above_zero("weight_bound", weight_bound) * require_nonnegative("value_radius", value_radius)
-    radius = bernstein_radius(delta, num_tables, second_moment, bound)
+    radius = bernstein_radius(delta, num_tables, second_moment, _norm_bound(weight_bound, value_radius))
     return np.asarray(radius / require_above_zero("realised_mass", realised_mass))
 
 
@@ -104,8 +124,10 @@ def bernstein_ratio_tables(
     realised_mass: float,
 ) -> int:
     """The inverse of `bernstein_ratio_radius`, for a Z-bar that stays as given."""
-    mass = float(require_above_zero("realised_mass", realised_mass))
-    return bernstein_count(epsilon * mass, delta, second_moment, weight_bound * value_radius)
+    deviation = moderate_number("epsilon", epsilon) * moderate_number("realised_mass", realised_mass)
+    radius = float(_norm_bound(weight_bound, value_radius))
+    variance = nonnegative_number("second_moment", second_moment)
+    return round_up(bernstein_terms(deviation, delta, variance, radius), "epsilon", epsilon)
 
 
 def chebyshev_radius(delta: float, num_tables: int, second_moment: ArrayLike, realised_mass: ArrayLike) -> Float:
@@ -116,8 +138,9 @@ def chebyshev_radius(delta: float, num_tables: int, second_moment: ArrayLike, re
 
 def chebyshev_tables(epsilon: float, delta: float, second_moment: float, realised_mass: float) -> int:
     """s^2 / (Z-bar^2 epsilon^2 delta), for a Z-bar that stays as given."""
-    scale = float(require_above_zero("epsilon", epsilon) * require_above_zero("realised_mass", realised_mass))
-    return round_up(float(require_nonnegative("second_moment", second_moment)) / (scale**2 * require_delta(delta)))
+    deviation = moderate_number("epsilon", epsilon) * moderate_number("realised_mass", realised_mass)
+    variance = nonnegative_number("second_moment", second_moment)
+    return round_up(variance / deviation / deviation / require_delta(delta), "epsilon", epsilon)
 
 
 def fourth_moment_radius(delta: float, num_tables: int, moments: ResidualMoments, realised_mass: ArrayLike) -> Float:
@@ -136,13 +159,21 @@ def empirical_bernstein_radius(
 
     Shapes: residuals [L, E] = X_l(y-hat) about the estimate y-hat itself, masses [L] = Z_l (`table_residuals`).
     """
-    log_2, log_4 = np.log(2 / require_delta(delta)), np.log(4 / delta)
-    count = len(masses)
-    bound = float(
-        require_above_zero("weight_bound", weight_bound) * require_nonnegative("value_diameter", value_diameter)
-    )
-    spread = np.sqrt(np.mean(np.sum(residuals**2, axis=-1)))
+    log_2, log_4 = np.log(2 / require_delta(delta)), np.log(4 / require_delta(delta))
+    z = require_nonnegative("masses", masses)
+    if z.ndim != 1 or len(z) == 0:
+        raise ValueError(f"masses has shape {z.shape}: pass [L], the sum of the weights of each of L >= 1 tables.")
+    x, count = require_rows("residuals", residuals, len(z)), len(z)
+    bound = positive_number("weight_bound", weight_bound) * nonnegative_number("value_diameter", value_diameter)
+    spread = np.sqrt(np.mean(np.sum(x**2, axis=1)))
     c = np.sqrt(2 * log_4 / count)
-    left = float(np.mean(masses) - np.sqrt(np.mean(masses**2)) * c)
+    left = float(np.mean(z) - np.sqrt(np.mean(z**2)) * c)
     numerator = (spread + bound * np.sqrt(2 * log_2 / count)) * c + 2 * bound * log_4 / (3 * count)
     return float(numerator / left) if left > 0 else float("inf")
+
+
+def _norm_bound(weight_bound: ArrayLike, value_radius: ArrayLike) -> Float:
+    """B D, which bounds |X_l|."""
+    bound, radius = require_above_zero("weight_bound", weight_bound), require_nonnegative("value_radius", value_radius)
+    with np.errstate(over="ignore"):
+        return require_nonnegative("weight_bound * value_radius", bound * radius)

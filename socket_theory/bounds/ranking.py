@@ -11,7 +11,15 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from socket_theory.bounds.arguments import Float, require_above_zero, require_delta, require_nonnegative, round_up
+from socket_theory.bounds.arguments import (
+    Float,
+    nonnegative_number,
+    positive_number,
+    require_above_zero,
+    require_delta,
+    require_nonnegative,
+    round_up,
+)
 from socket_theory.checks import require_count
 
 
@@ -35,7 +43,20 @@ def misrank_bernstein(gap: ArrayLike, num_tables: int, difference_variance: Arra
 
 def misrank_tables(gap: float, failure: float) -> int:
     """The smallest L with `misrank_hoeffding` <= failure."""
-    return round_up(2 * math.log(1 / require_delta(failure)) / float(require_above_zero("gap", gap)) ** 2)
+    return misrank_hoeffding_range_tables(gap, failure, 1.0)
+
+
+def misrank_hoeffding_range_tables(gap: float, failure: float, weight_span: float) -> int:
+    """The smallest L with `misrank_hoeffding_range` <= failure: 2 (weight_span / Delta)^2 ln(1/failure)."""
+    ratio = positive_number("weight_span", weight_span) / positive_number("gap", gap)
+    return round_up(2 * math.log(1 / require_delta(failure, "failure")) * (ratio * ratio), "gap", gap)
+
+
+def misrank_bernstein_tables(gap: float, failure: float, difference_variance: float) -> int:
+    """The smallest L with `misrank_bernstein` <= failure: 2 (Var/Delta^2 + (1 + Delta)/(3 Delta)) ln(1/failure)."""
+    delta, variance = positive_number("gap", gap), nonnegative_number("difference_variance", difference_variance)
+    terms = variance / delta / delta + (1 + delta) / delta / 3
+    return round_up(2 * math.log(1 / require_delta(failure, "failure")) * terms, "gap", gap)
 
 
 def recall_tables(kernel_means: Float, k: int, recall: float, delta: float) -> int:
@@ -52,7 +73,7 @@ def recall_tables(kernel_means: Float, k: int, recall: float, delta: float) -> i
     count = require_count("k", k)
     if count >= len(kernel_means):
         raise ValueError(f"k={k} was given for {len(kernel_means)} keys: pass a smaller k, or keep every key.")
-    if not 0 < recall <= 1:
+    if not 0 < nonnegative_number("recall", recall) <= 1:
         raise ValueError(f"recall={recall!r} was given: pass a share in (0, 1].")
     order = np.sort(require_nonnegative("kernel_means", kernel_means))[::-1]
     kept = math.ceil(recall * count * (1 - 1e-12))
@@ -61,4 +82,5 @@ def recall_tables(kernel_means: Float, k: int, recall: float, delta: float) -> i
         raise ValueError(
             f"keys {kept} and {count + 1} in order have the same kernel value: pass a smaller recall or k."
         )
-    return round_up(2 * math.log(kept * (len(order) - count) / require_delta(delta)) / gap**2)
+    pairs = kept * (len(order) - count)
+    return round_up(2 * math.log(pairs / require_delta(delta)) / gap / gap, "the gap of kernel_means", gap)

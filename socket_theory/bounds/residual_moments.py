@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.bounds.arguments import Float
+from socket_theory.bit_law import require_numbers
+from socket_theory.bounds.arguments import Float, require_rows
 from socket_theory.checks import require_count
 from socket_theory.collisions import log_soft_collisions
 from socket_theory.moments import SoftKernel
@@ -86,8 +87,11 @@ def spare_table_moments(residuals: Float, deviations: float) -> ResidualMoments:
     Raises
     ------
     ValueError
-        For fewer than 2 tables.
+        For fewer than 2 tables, residuals that are not [L, E], or NaN.
     """
+    residuals = require_rows("residuals", residuals)
+    if require_numbers("deviations", deviations).ndim or not np.isfinite(deviations):
+        raise ValueError(f"deviations={deviations!r} was given: pass a finite number of standard errors.")
     count = require_count("the number of spare tables", len(residuals), least=2)
     square = np.einsum("le,le->l", residuals, residuals)
     partners = np.empty(count)

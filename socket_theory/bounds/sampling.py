@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from socket_theory.bounds.arguments import Float, require_nonnegative
-from socket_theory.bounds.concentration import bernstein_count, bernstein_radius, hoeffding_count, hoeffding_radius
+from socket_theory.bounds.arguments import Float, positive_number, require_nonnegative, require_rows, round_up
+from socket_theory.bounds.concentration import bernstein_radius, bernstein_terms, hoeffding_radius, hoeffding_terms
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class SamplingSpread:
 
     def hoeffding_samples(self, epsilon: float, delta: float) -> int:
         """The smallest M with `hoeffding` <= epsilon."""
-        return hoeffding_count(epsilon, delta, self.radius)
+        terms = hoeffding_terms(positive_number("epsilon", epsilon), delta, self.radius)
+        return round_up(terms, "epsilon", epsilon)
 
     def bernstein_samples(self, epsilon: float, delta: float) -> int:
         """The smallest M with `bernstein` <= epsilon."""
-        return bernstein_count(epsilon, delta, self.variance, self.radius)
+        terms = bernstein_terms(positive_number("epsilon", epsilon), delta, self.variance, self.radius)
+        return round_up(terms, "epsilon", epsilon)
 
 
 def plain_spread(weights: Float, values: Float) -> SamplingSpread:
@@ -43,18 +45,22 @@ def plain_spread(weights: Float, values: Float) -> SamplingSpread:
 
     Shapes: weights w-bar [N], values [N, E].
     """
-    return _spread(_probabilities(weights), values)
+    law = _probabilities(weights)
+    return _spread(law, require_rows("values", values, len(law)))
 
 
 def value_aware_spread(weights: Float, values: Float) -> SamplingSpread:
     """J ~ w-bar_i |v_i| / S, averaging (S / Z-bar) v_J / |v_J|: radius at most 2 S / Z-bar, variance never above plain.
 
     Not shift-invariant: pass values - c for draws proportional to w-bar |v - c|. If every |v_i| is 0 the output is 0.
+    The norms here are exact; an estimator that rounds them to bfloat16 may exceed this spread by about 2^-8 relative.
 
     Shapes: weights w-bar [N], values [N, E].
     """
+    law = _probabilities(weights)
+    values = require_rows("values", values, len(law))
     norms = np.sqrt((values * values).sum(axis=-1))
-    shares = _probabilities(weights) * norms
+    shares = law * norms
     scale = shares.sum()
     if scale == 0:
         return SamplingSpread(0.0, 0.0)
@@ -63,6 +69,8 @@ def value_aware_spread(weights: Float, values: Float) -> SamplingSpread:
 
 def _probabilities(weights: Float) -> Float:
     positive = require_nonnegative("weights", weights)
+    if positive.ndim != 1:
+        raise ValueError(f"weights has shape {positive.shape}: pass [N], one mean soft collision for each key.")
     if positive.sum() == 0:
         raise ValueError(
             "weights sum to 0, so there is no law to draw from: pass the mean soft collisions of the tables."

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from socket_theory.bounds.arguments import Float, require_above_zero, require_nonnegative
-from socket_theory.checks import require_count, require_positive
+from socket_theory.bounds.arguments import Float, moderate_number, require_above_zero, require_nonnegative
+from socket_theory.checks import require_count
 from socket_theory.hashing import QueryMap
 from socket_theory.moments import SoftKernel
 
@@ -35,11 +35,11 @@ def temperature_for_bias(
     Raises
     ------
     ValueError
-        If target or query_norm is not above 0: a zero query has eps = 1/2 at every temperature.
+        If target or query_norm is not in [1e-150, 1e150]: a zero query has eps = 1/2 at every temperature.
     """
     from scipy.optimize import brentq
 
-    goal, norm = require_positive("target", target), require_positive("query_norm", query_norm)
+    goal, norm = moderate_number("target", target), moderate_number("query_norm", query_norm)
     if goal >= require_count("num_planes", num_planes) / 2:
         return math.inf
 
@@ -47,7 +47,7 @@ def temperature_for_bias(
         kernel = SoftKernel(num_planes, math.exp(log_temperature), query_map, head_dim)
         return math.log(float(uniform_kernel_bias_bound(kernel, norm))) - math.log(goal)
 
-    low = math.log(norm * goal / num_planes)
+    low = math.log(norm) + math.log(goal / num_planes)
     while excess(low) > 0:
         low -= 1
     high = low

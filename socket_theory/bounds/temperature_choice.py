@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from socket_theory.bounds.arguments import Float
+from socket_theory.bit_law import require_angle
+from socket_theory.bounds.arguments import Float, moderate_number
 from socket_theory.hashing import QueryMap
 from socket_theory.moments import SoftKernel
 
@@ -58,20 +59,24 @@ def optimal_temperature(
     Raises
     ------
     ValueError
-        If theta_a >= theta_b for a pair, or query_norm is 0: then nothing is to be told apart.
+        If there is no pair, theta_a >= theta_b in one, or query_norm is 0: then nothing is to be told apart.
     """
     from scipy.optimize import minimize_scalar
 
-    if not (np.asarray(theta_a) < np.asarray(theta_b)).all():
+    norm = moderate_number("query_norm", query_norm)
+    SoftKernel(num_planes, 1.0, query_map, head_dim)  # names a wrong parameter
+    angles = {name: require_angle(name, t) for name, t in (("theta_a", theta_a), ("theta_b", theta_b))}
+    for name, angle in angles.items():
+        if angle.size == 0:
+            raise ValueError(f"{name} is empty: pass the angles of at least one pair of keys.")
+    if not (angles["theta_a"] < angles["theta_b"]).all():
         raise ValueError("theta_a must be below theta_b in every pair: pass the nearer key first.")
-    if not query_norm > 0:
-        raise ValueError(f"query_norm={query_norm!r} was given: pass a norm above 0, a zero query ranks nothing.")
-    reach = query_norm if query_map == "linear" else min(query_norm, 1.0)
+    reach = norm if query_map == "linear" else min(norm, 1.0)
     height = reach / math.sqrt(head_dim) if query_map == "tanh_scaled" else reach
 
     def worst(log_ratio: float) -> float:
         kernel = SoftKernel(num_planes, height * math.exp(log_ratio), query_map, head_dim)
-        return float(np.min(signal_to_noise(kernel, theta_a, theta_b, theta_ab, query_norm)))
+        return float(np.min(signal_to_noise(kernel, theta_a, theta_b, theta_ab, norm)))
 
     grid = np.linspace(math.log(_COLD), math.log(_HOT), _GRID)
     place = int(np.argmax([worst(x) for x in grid]))

@@ -78,8 +78,19 @@ def test_half_range_of_a_collision_shrinks_as_the_temperature_grows() -> None:
         (lambda: bernstein_radius(0.1, 10, -1.0, 1.0), "variance=-1.0 was given: pass finite numbers of at least 0"),
         (lambda: hoeffding_count(0.0, 0.1, 1.0), "deviation=0.0 was given: pass finite numbers above 0"),
         (lambda: hoeffding_failure(0.1, 10, np.inf), "radius=inf was given"),
+        (lambda: hoeffding_count(1e-200, 0.1, 1.0), r"deviation=1e-200 needs more than 1e\+18 terms"),
+        (lambda: bernstein_count(1e-200, 0.1, 1.0, 1.0), "deviation=1e-200 needs"),
+        (lambda: hoeffding_count([0.1, 0.2], 0.1, 1.0), r"deviation has shape \(2,\): pass a single number"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_arguments_are_named(call: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("given", ["0.1", None, [[1.0], [1.0, 2.0]], 1j])
+def test_what_is_not_a_number_is_named(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"delta=.* was given: pass a real number"):
+        hoeffding_radius(given, 10, 1.0)
+    with pytest.raises(TypeError, match=r"radius=.* was given: pass a real number"):
+        hoeffding_radius(0.1, 10, given)

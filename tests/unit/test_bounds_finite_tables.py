@@ -23,6 +23,7 @@ from socket_theory.bounds import (
     hoeffding_ratio_radius,
     hoeffding_ratio_tables,
     normaliser_failure,
+    normaliser_failure_tables,
     normaliser_tables,
     paper_condition_tables,
     plug_in_radius,
@@ -96,10 +97,8 @@ def test_every_radius_keeps_its_promise_and_the_moment_forms_are_tight(
     residuals, masses = instance.tables(count * trials, "trials")
     realised = masses.reshape(trials, count).mean(axis=1)
     errors = np.linalg.norm(residuals.reshape(trials, count, -1).mean(axis=1), axis=-1) / realised
-    bound, radius = (
-        weight_bound(instance.kernel, 64),
-        float(np.max(np.linalg.norm(instance.values - instance.target, axis=1))),
-    )
+    bound = weight_bound(instance.kernel, 64)
+    radius = float(np.max(np.linalg.norm(instance.values - instance.target, axis=1)))
     second = float(np.trace(instance.covariance))
     fourth = ResidualMoments(second, float((instance.covariance**2).sum()), spare_table_moments(spare[0], 3.0).fourth)
     tightness = {}
@@ -142,6 +141,15 @@ def test_sharper_normaliser_needs_fewer_tables(instance: Instance) -> None:
     assert normaliser_failure(least, instance.mass, bound * instance.mass) < DELTA / 2
     few = normaliser_failure(50, instance.mass, 2 * instance.mass**2)
     assert few == pytest.approx(np.exp(-50 / 16))
+    assert normaliser_failure_tables(DELTA, instance.mass, bound * instance.mass) < least
+
+
+@pytest.mark.parametrize("delta", [0.3, 1e-6])
+@pytest.mark.parametrize("second_moment", [9.0, 200.0])
+def test_normaliser_tables_invert_the_sharper_failure(delta: float, second_moment: float) -> None:
+    tables = normaliser_failure_tables(delta, 3.0, second_moment)
+    assert normaliser_failure(tables, 3.0, second_moment) <= delta * (1 + 1e-9)
+    assert normaliser_failure(tables - 1, 3.0, second_moment) > delta
 
 
 @pytest.mark.parametrize("delta", [0.3, 1e-6])
@@ -175,6 +183,15 @@ def test_tables_invert_the_radii(delta: float, epsilon: float) -> None:
         (lambda: chebyshev_radius(0.1, 0, 1.0, 1.0), "num_tables=0 was given"),
         (lambda: chebyshev_radius(0.1, 10, 1.0, 0.0), "realised_mass=0.0 was given: pass finite numbers above 0"),
         (lambda: normaliser_tables(0.1, 1.0, 0.0), "mass=0.0 was given"),
+        (lambda: normaliser_tables(0.1, 1.0, 1e-200), r"mass=1e-200 needs more than 1e\+18 terms"),
+        (lambda: normaliser_failure_tables(0.1, 1e-200, 1.0), "mass=1e-200 needs"),
+        (lambda: plug_in_tables(0.1, 0.1, -1.0, -1.0, 1.0), "weight_bound=-1.0 was given"),
+        (lambda: bernstein_ratio_tables(0.1, 0.1, 1.0, -1.0, -1.0, 1.0), "weight_bound=-1.0 was given"),
+        (lambda: hoeffding_ratio_radius(0.1, 10**6, 1.0, -1.0, 1.0), "value_radius=-1.0 was given"),
+        (lambda: plug_in_tables(1e-100, 0.1, 1.0, 1.0, 1.0), r"epsilon=1e-100 needs more than 1e\+18 terms"),
+        (lambda: bernstein_ratio_tables(1e-200, 0.1, 1.0, 1.0, 1.0, 1e-200), "epsilon=1e-200 was given"),
+        (lambda: hoeffding_ratio_tables(1e-200, 0.1, 1.0, 1.0, 1.0), "epsilon=1e-200 was given"),
+        (lambda: chebyshev_tables(1e-200, 0.1, 1.0, 1e-200), "epsilon=1e-200 was given"),
     ],
 )
 def test_wrong_arguments_are_named(call: Callable[[], Any], sentence: str) -> None:

@@ -13,8 +13,10 @@ from scipy.stats import binom
 from socket_theory.bounds import (
     captured_mass_for_error,
     misrank_bernstein,
+    misrank_bernstein_tables,
     misrank_hoeffding,
     misrank_hoeffding_range,
+    misrank_hoeffding_range_tables,
     misrank_tables,
     recall_tables,
     top_k_error_bound,
@@ -42,6 +44,20 @@ def test_misrank_tables_is_the_smallest_that_keeps_the_failure(gap: float, failu
     tables = misrank_tables(gap, failure)
     assert misrank_hoeffding(gap, tables) <= failure * (1 + 1e-9)
     assert tables == 1 or misrank_hoeffding(gap, tables - 1) > failure
+
+
+@pytest.mark.parametrize("gap", [1e-3, 0.1, 1.0])
+@pytest.mark.parametrize("failure", [0.3, 0.01, 1e-9])
+@pytest.mark.parametrize("spread", [0.02, 0.7])
+def test_sharper_tables_are_the_smallest_that_keep_the_failure(gap: float, failure: float, spread: float) -> None:
+    forms: list[tuple[int, Callable[[int], Any]]] = [
+        (misrank_hoeffding_range_tables(gap, failure, spread), lambda n: misrank_hoeffding_range(gap, n, spread)),
+        (misrank_bernstein_tables(gap, failure, spread), lambda n: misrank_bernstein(gap, n, spread)),
+    ]
+    for tables, form in forms:
+        assert form(tables) <= failure * (1 + 1e-9)
+        assert tables == 1 or form(tables - 1) > failure
+    assert misrank_hoeffding_range_tables(gap, failure, 1.0) == misrank_tables(gap, failure)
 
 
 def test_recall_tables_is_the_union_bound_over_pairs() -> None:
@@ -78,7 +94,12 @@ def test_captured_mass_bounds_what_top_k_drops() -> None:
     ("call", "sentence"),
     [
         (lambda: misrank_hoeffding(0.0, 10), "gap=0.0 was given: pass finite numbers above 0"),
-        (lambda: misrank_tables(0.1, 0.0), "delta=0.0 was given"),
+        (lambda: misrank_tables(0.1, 0.0), "failure=0.0 was given"),
+        (lambda: misrank_tables(1e-200, 0.1), r"gap=1e-200 needs more than 1e\+18 terms"),
+        (lambda: misrank_hoeffding_range_tables(1e-200, 0.1, 1.0), "gap=1e-200 needs"),
+        (lambda: misrank_bernstein_tables(1e-200, 0.1, 1.0), "gap=1e-200 needs"),
+        (lambda: misrank_bernstein_tables(0.1, 0.1, -1.0), "difference_variance=-1.0 was given"),
+        (lambda: recall_tables(np.array([2e-200, 1e-200]), 1, 1.0, 0.1), "the gap of kernel_means=1e-200 needs"),
         (lambda: recall_tables(np.ones(3), 3, 1.0, 0.1), "k=3 was given for 3 keys: pass a smaller k"),
         (lambda: recall_tables(np.ones(3), 1, 1.0, 0.1), "keys 1 and 2 in order have the same kernel value"),
         (lambda: recall_tables(np.ones(3), 1, 0.0, 0.1), r"recall=0.0 was given: pass a share in \(0, 1\]"),

@@ -63,5 +63,11 @@ def test_fourth_moment_of_a_mean_is_exact(num_tables: int) -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="the number of spare tables=1 was given: pass an integer of at least 2"):
         spare_table_moments(np.ones((1, 2)), 1.0)
+    with pytest.raises(ValueError, match="residuals contains NaN or infinity"):
+        spare_table_moments(np.full((3, 2), np.nan), 1.0)
+    with pytest.raises(ValueError, match=r"residuals has shape \(3,\): pass \[rows, E\]"):
+        spare_table_moments(np.ones(3), 1.0)
+    with pytest.raises(ValueError, match="deviations=nan was given: pass a finite number of standard errors"):
+        spare_table_moments(np.ones((3, 2)), np.nan)
     with pytest.raises(ValueError, match=r"pair_theta has shape \(3, 2\): pass \[3, 3\]"):
         weight_covariance(SoftKernel(1, 1.0, "tanh", 4), np.ones(3), np.ones((3, 2)), 1.0)

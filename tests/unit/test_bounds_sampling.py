@@ -34,6 +34,14 @@ def test_value_aware_law_has_its_closed_variance_and_never_more_than_plain(seed:
     assert aware.radius <= 2 * scale * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_plain_radius_is_the_longest_way_from_the_output_to_a_value(seed: int) -> None:
+    weights, values = instance(seed)
+    output = sum(w * v for w, v in zip(weights, values, strict=True)) / weights.sum()
+    longest = max(np.sqrt(sum((v - output) ** 2)) for v in values)
+    np.testing.assert_allclose(plain_spread(weights, values).radius, longest, rtol=1e-13)
+
+
 def test_equal_norms_make_both_laws_one() -> None:
     weights, values = instance(3)
     values /= np.linalg.norm(values, axis=1, keepdims=True)
@@ -105,5 +113,19 @@ def test_end_to_end_takes_any_form_of_its_terms() -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"table_events=3 was given: pass 1, or 2 for the Hoeffding form"):
         end_to_end(0.1, finite_tables=lambda delta: 1.0, temperature=0.0, table_events=3)
+    for wrong in (-1.0, np.nan):
+        with pytest.raises(ValueError, match=f"temperature={wrong} was given: pass finite numbers of at least 0"):
+            end_to_end(0.1, finite_tables=lambda delta: 1.0, temperature=wrong)
+    with pytest.raises(TypeError, match="temperature=None was given: pass a real number"):
+        end_to_end(0.1, finite_tables=lambda delta: 1.0, temperature=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="epsilon=1e-200 needs"):
+        plain_spread(*instance(6)).hoeffding_samples(1e-200, 0.1)
+    for spread in (plain_spread, value_aware_spread):
+        with pytest.raises(ValueError, match="values contains NaN or infinity"):
+            spread(np.ones(3), np.full((3, 2), np.nan))
+        with pytest.raises(ValueError, match=r"values has shape \(2, 2\): pass \[3, E\]"):
+            spread(np.ones(3), np.ones((2, 2)))
+        with pytest.raises(ValueError, match=r"weights has shape \(3, 1\): pass \[N\]"):
+            spread(np.ones((3, 1)), np.ones((3, 2)))
     with pytest.raises(ValueError, match=r"delta=1.5 was given"):
         end_to_end(1.5, finite_tables=lambda delta: 1.0, temperature=0.0)

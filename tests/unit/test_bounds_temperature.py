@@ -60,7 +60,7 @@ def test_bias_is_of_second_order_at_a_fixed_angle() -> None:
 
 @pytest.mark.parametrize("query_map", QUERY_MAPS)
 @pytest.mark.parametrize("norm", [1e-20, 0.3, 11.0, 1e20])
-@pytest.mark.parametrize("target", [1e-9, 0.01, 0.9])
+@pytest.mark.parametrize("target", [1e-150, 1e-9, 0.01, 0.9])
 def test_temperature_for_bias_inverts_the_uniform_bound(query_map: QueryMap, norm: float, target: float) -> None:
     temperature = temperature_for_bias(target, norm, 2, query_map, 64)
     bound = uniform_kernel_bias_bound(SoftKernel(2, temperature, query_map, 64), norm)
@@ -149,9 +149,19 @@ def test_optimal_temperature_serves_the_worst_of_several_pairs() -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="theta_a must be below theta_b"):
         optimal_temperature(1.5, 1.2, 0.5, 11.0, num_planes=10, query_map="tanh", head_dim=128)
-    with pytest.raises(ValueError, match="a zero query ranks nothing"):
+    with pytest.raises(ValueError, match=r"query_norm=0.0 was given: pass finite numbers above 0"):
         optimal_temperature(1.2, 1.5, 0.5, 0.0, num_planes=10, query_map="tanh", head_dim=128)
-    with pytest.raises(ValueError, match=r"query_norm=0.0 was given: pass a finite number above 0"):
+    with pytest.raises(ValueError, match=r"query_norm=0.0 was given: pass finite numbers above 0"):
         temperature_for_bias(0.1, 0.0, 2, "tanh", 64)
+    with pytest.raises(ValueError, match=r"target=1e-300 was given: pass a number from 1e-150 to 1e\+150"):
+        temperature_for_bias(1e-300, 1e-30, 2, "tanh", 64)
+    with pytest.raises(ValueError, match=r"temperature=1e-300 was given for query_norm=1e\+30: pass a temperature"):
+        uniform_kernel_bias_bound(SoftKernel(2, 1e-300, "linear", 64), 1e30)
+    with pytest.raises(TypeError, match="target=None was given: pass a real number"):
+        temperature_for_bias(None, 1.0, 2, "tanh", 64)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="theta_a is empty: pass the angles of at least one pair"):
+        optimal_temperature([], [], [], 11.0, num_planes=10, query_map="tanh", head_dim=128)
+    with pytest.raises(TypeError, match="query_norm='11' was given: pass a real number"):
+        optimal_temperature(1.2, 1.5, 0.5, "11", num_planes=10, query_map="tanh", head_dim=128)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the sum of soft"):
         output_bias_bound([0.0, 0.0], [0.5, 0.5], 1.0)

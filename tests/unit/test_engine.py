@@ -1,5 +1,6 @@
 """The claims engine: what holds, what is rejected, how claims are chosen and how the false alarm is spent."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -43,6 +44,15 @@ def test_worst_is_the_entry_with_the_largest_ratio() -> None:
     assert worst([1.0, 0.1], [0.5, 0.0]) == Measurement(0.1, 0.0)
 
 
+@pytest.mark.parametrize("limits", [[-1.0, 1.0], [0.0, 1.0]])
+def test_worst_does_not_hide_a_violation_of_an_allowance_of_0_or_less(limits: list[float]) -> None:
+    assert not worst([1.0, 0.5], limits).holds
+    assert not combine(Measurement(1.0, limits[0]), Measurement(0.5, limits[1])).holds
+    assert worst([-2.0, 1.5], [-1.0, 1.0]) == Measurement(1.5, 1.0)
+    assert worst([-2.0, np.inf, 1.5], [-1.0, np.inf, 1.0]) == Measurement(1.5, 1.0)
+    assert worst([-2.0, -1.0], limits).holds
+
+
 def test_worst_does_not_hide_a_nan() -> None:
     assert not worst([0.0, np.nan, 5.0], 10.0).holds
 
@@ -65,6 +75,17 @@ def test_a_claim_is_verified_when_it_holds_and_its_control_is_rejected() -> None
     assert not run(make_claim(check=1e9), key, "quick", 1).verified
     assert not run(make_claim(control=0.0), key, "quick", 1).verified
     assert not run(make_claim(control=float("nan")), key, "quick", 1).verified
+
+
+@pytest.mark.parametrize("broken", ["check", "control"])
+def test_an_exception_fails_its_claim_and_is_told(broken: str) -> None:
+    def fail(_: Context) -> Measurement:
+        raise ZeroDivisionError("nothing was drawn")
+
+    result = run(replace(make_claim(), **{broken: fail}), Key.from_seed(0), "quick", 1)
+    assert not result.verified
+    assert not result.measurement.holds
+    assert result.error == "ZeroDivisionError: nothing was drawn"
 
 
 def test_a_claim_gets_its_own_key_and_an_equal_part_of_the_false_alarm() -> None:

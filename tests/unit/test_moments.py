@@ -10,7 +10,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.special import expit, ndtr
 
-from socket_theory.hashing import QUERY_MAPS, QueryMap, apply_query_map
+from socket_theory.collisions import log_soft_collisions
+from socket_theory.hashing import QUERY_MAPS, Planes, QueryMap, apply_query_map, hash_keys, project_query
 from socket_theory.moments import SoftKernel, hard_kernel
 
 
@@ -151,3 +152,14 @@ def test_weight_range_holds_and_is_approached_by_the_mean() -> None:
     kernel = SoftKernel(3, 0.4, "tanh", 64)
     np.testing.assert_allclose(kernel.mean([0.0, np.pi], 1e9), [high, low], rtol=1e-6)
     assert SoftKernel(3, 0.4, "linear", 64).weight_range() == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("query_map", "height"), [("tanh", 1.0), ("tanh_scaled", 1 / 8)])
+def test_weight_range_is_that_of_a_long_query_with_itself_and_its_opposite(query_map: QueryMap, height: float) -> None:
+    planes = Planes(np.random.default_rng(0).standard_normal((1, 3, 64)))
+    query = 1e9 * np.ones(64)
+    mapped = apply_query_map(project_query(query, planes), query_map, 64)
+    weights = np.exp(log_soft_collisions(mapped, hash_keys(np.stack([-query, query]), planes), 0.4))[0]
+    reached = SoftKernel(3, 0.4, query_map, 64).weight_range()
+    np.testing.assert_allclose(reached, weights, rtol=1e-12)
+    np.testing.assert_allclose(reached, [expit(-2 * height / 0.4) ** 3, expit(2 * height / 0.4) ** 3], rtol=1e-12)

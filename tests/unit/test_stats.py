@@ -14,7 +14,6 @@ from socket_theory.claims.stats import (
     binomial_mean,
     bounded_mean,
     critical_count,
-    empirical_bernstein_radius,
     failure_rate,
     tightness,
     trials_to_reject,
@@ -97,19 +96,6 @@ def test_bounded_mean_accepts_the_mean_and_rejects_a_shifted_one() -> None:
     moments = Moments.of(samples)
     assert bounded_mean(moments, 0.5, 1 / 12, 0.5, 1e-8).holds
     assert bounded_mean(moments, [0.5, 0.5, 0.52], 1 / 12, 0.5, 1e-8).rejects
-
-
-def test_empirical_bernstein_radius_covers_rare_events() -> None:
-    """The exact failure rate over all outcomes of 60 rare Bernoulli draws, where a z-test would fail often."""
-    count, probability, level = 60, 0.02, 0.01
-    failures = 0.0
-    for successes in range(count + 1):
-        samples = np.zeros(count)
-        samples[:successes] = 1
-        moments = Moments.of(samples)
-        if abs(moments.mean - probability) > empirical_bernstein_radius(moments, 1.0, level):
-            failures += scipy_stats.binom(count, probability).pmf(successes)
-    assert failures <= level
 
 
 @given(first=st.integers(1, 50), second=st.integers(1, 50), offset=st.floats(-1e6, 1e6))
