@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -23,14 +24,25 @@ def _budgets() -> tuple[Budget, ...]:
         Budget(fraction=0.1, sink=1, window=1),
         Budget(fraction=0.01, sink=4, window=8),
         Budget(tokens=60, sink=30, window=30),
+        Budget(fraction=0.5),
+        Budget(fraction=0.37, sink=3, window=2),
         Budget(fraction=1.0),
     )
 
 
 def _tied_scores(context: Context) -> list[Float]:
-    """Scores of 1 to 200 tokens on seven values, so that ties straddle every cut; both zeros occur."""
+    """Scores of 1 to 200 tokens on seven values, and on the two zeros alone, so that ties straddle every cut."""
     rng = context.generator()
-    return [rng.integers(-3, 4, size=count) * rng.choice([-1.0, 1.0], size=count) for count in (1, 7, 64, 199, 200)]
+    scores = [rng.integers(-3, 4, size=count).astype(np.float64) for count in (1, 7, 64, 199, 200)]
+    return [*scores, *(rng.choice([-0.0, 0.0], size=count) for count in (63, 200))]
+
+
+def _kept(count: int, budget: Budget) -> int:
+    """`tokens` of them, or floor(fraction n + 1/2) but at least one; never fewer than forced, never more than all."""
+    if budget.tokens is not None:
+        return min(count, budget.tokens)
+    share = Fraction(str(budget.fraction)) * count + Fraction(1, 2)
+    return min(count, max(1, budget.sink + budget.window, share.numerator // share.denominator))
 
 
 def _selection_set(context: Context, select: Select) -> Measurement:
@@ -40,7 +52,7 @@ def _selection_set(context: Context, select: Select) -> Measurement:
         for budget in _budgets():
             count, chosen = len(scores), select(scores, budget).tolist()
             forced = {*range(min(budget.sink, count)), *range(max(0, count - budget.window), count)}
-            is_set = len(set(chosen)) == len(chosen) == budget.kept(count)
+            is_set = len(set(chosen)) == len(chosen) == _kept(count, budget)
             wrong += not (is_set and forced <= set(chosen) <= set(range(count)))
     return Measurement(wrong, 0)
 
@@ -53,7 +65,7 @@ def _selection_order(context: Context, select: Select) -> Measurement:
             count, chosen = len(scores), select(scores, budget).tolist()
             forced = {*range(min(budget.sink, count)), *range(max(0, count - budget.window), count)}
             ranked = sorted(set(range(count)) - forced, key=lambda i: (scores[i], i), reverse=True)
-            wrong += chosen != sorted(forced | set(ranked[: budget.kept(count) - len(forced)]))
+            wrong += chosen != sorted(forced | set(ranked[: _kept(count, budget) - len(forced)]))
     return Measurement(wrong, 0)
 
 

@@ -48,10 +48,15 @@ class Measurement:
 
 
 def worst(observed: ArrayLike, allowed: ArrayLike, tightness: float | None = None) -> Measurement:
-    """The entry of broadcast arrays with the largest observed / allowed, or the first NaN."""
+    """The entry of broadcast arrays with the largest observed / allowed, or the first NaN.
+
+    Above an allowance of 0 or less the ratio counts as infinite, so no entry that holds can hide one that does not.
+    """
     seen, limit = np.broadcast_arrays(np.asarray(observed, dtype=float), np.asarray(allowed, dtype=float))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where((seen == 0) & (limit == 0), 0.0, seen / limit)
+        above, equal = (seen > limit) & (limit <= 0), (seen == limit) & (limit != 0)
+        below = (seen <= limit) & (limit <= 0)
+        ratio = np.select([above, equal, below], [np.inf, 1.0, limit / np.minimum(seen, -1e-300)], seen / limit)
     entry = np.unravel_index(np.argmax(ratio), ratio.shape)
     return Measurement(float(seen[entry]), float(limit[entry]), tightness)
 
@@ -140,12 +145,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one claim; `verified` is check holds and control rejected."""
+    """The outcome of one claim; `verified` is check holds and control rejected.
+
+    `error` says what was raised, if anything was; the measurements are then NaN, which neither holds nor rejects.
+    """
 
     id: str
     measurement: Measurement
     control: Measurement
     seconds: float
+    error: str | None = None
 
     @property
     def verified(self) -> bool:
@@ -153,11 +162,19 @@ class Result:
 
 
 def run(claim: Claim, key: Key, effort: Effort, claims_in_run: int) -> Result:
-    """Check and control of one claim, on the same key, with its part of the false alarm of `claims_in_run` claims."""
+    """Check and control of one claim, on the same key, with its part of the false alarm of `claims_in_run` claims.
+
+    An exception fails this claim and not the run: it becomes the `error` of the result.
+    """
     start = time.perf_counter()
     context = Context(key.fold_in(claim.id), effort, TOTAL_FALSE_ALARM / claims_in_run)
-    measurement, control = claim.check(context), claim.control(context)
-    return Result(claim.id, measurement, control, time.perf_counter() - start)
+    measurement = control = Measurement(np.nan, np.nan)
+    error = None
+    try:
+        measurement, control = claim.check(context), claim.control(context)
+    except Exception as raised:
+        error = f"{type(raised).__name__}: {raised}"
+    return Result(claim.id, measurement, control, time.perf_counter() - start, error)
 
 
 def select(claims: Sequence[Claim], pattern: str) -> tuple[Claim, ...]:

@@ -38,14 +38,20 @@ def table_weights(query: Float, keys: Float, kernel: SoftKernel, count: int, rng
 def angle_between(theta_a: float, theta_b: float, correlation: float = 0.0) -> float:
     """The angle between keys whose parts orthogonal to the query have this correlation."""
     along, across = np.cos(theta_a) * np.cos(theta_b), np.sin(theta_a) * np.sin(theta_b)
-    return float(np.arccos(along + correlation * across))
+    return float(np.arccos(np.clip(along + correlation * across, -1, 1)))
 
 
 def mean_weights(
-    context: Context, kernel: SoftKernel, norm: float, angles: ArrayLike, tables: int, trials: int
+    context: Context,
+    kernel: SoftKernel,
+    norm: float,
+    angles: ArrayLike,
+    tables: int,
+    trials: int,
+    residuals: ArrayLike | None = None,
 ) -> Float:
     """w-bar over `tables` tables of keys at `angles` [N], in independent trials -> [trials, N]."""
-    query, keys = query_and_keys(context.generator(), kernel.head_dim, norm, angles)
+    query, keys = query_and_keys(context.generator(), kernel.head_dim, norm, angles, residuals)
     means = []
     for key, count in context.batches(trials, max(1, TABLES_AT_ONCE // tables)):
         weights = table_weights(query, keys, kernel, count * tables, key.generator())

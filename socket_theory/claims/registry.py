@@ -59,9 +59,14 @@ def verify(
     """The results of `claims`, each as soon as it is known.
 
     No joblib backend is named, so `joblib.parallel_config(backend="dask")` or `"ray"` spreads the work;
-    `n_jobs` None leaves the number of workers to it too (one, without it).
+    `n_jobs` None leaves the number of workers to it too (one, without it). A backend that cannot hand over results one
+    by one, as those made from `multiprocessing`, hands over all at the end.
     """
     from joblib import Parallel, delayed
 
     work = (delayed(run_by_id)(claim.id, key, effort) for claim in claims)
-    yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
+    try:
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    except ValueError:
+        parallel = Parallel(n_jobs=n_jobs)
+    yield from parallel(work)

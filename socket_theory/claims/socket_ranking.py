@@ -15,68 +15,87 @@ from socket_theory.claims.stats import failure_rate
 from socket_theory.moments import SoftKernel
 
 Float = NDArray[np.float64]
-Pair = tuple[SoftKernel, float, tuple[float, float], int]
-Case = tuple[SoftKernel, float, Float, int, float]
-MisrankBound = Callable[[SoftKernel, float, tuple[float, float], float, int], float]
+Pair = tuple[SoftKernel, float, tuple[float, float], float, int, int]  # the last: trials at quick
+Case = tuple[SoftKernel, float, Float, int, float, float, int]  # k, recall, delta, trials at quick
+MisrankBound = Callable[[Pair], float]
 HEAD_DIM = 8
-DELTA = 0.05
-_HOT: Pair = (SoftKernel(3, 2.0, "tanh", HEAD_DIM), 4.0, (0.6, 1.0), 30)
-_COLD: Pair = (SoftKernel(1, 0.05, "tanh", HEAD_DIM), 6.0, (0.8, 1.0), 200)
-_MANY_KEYS: Case = (SoftKernel(2, 0.4, "tanh", HEAD_DIM), 4.0, np.array([0.1, 0.2, 0.3, 0.6, 1.2, 1.4]), 4, 0.75)
-_CLOSE_KEYS: Case = (SoftKernel(1, 0.05, "tanh", HEAD_DIM), 6.0, np.array([0.8, 1.0, 1.0, 1.0, 1.0]), 1, 1.0)
+_HOT: Pair = (SoftKernel(3, 2.0, "tanh", HEAD_DIM), 4.0, (0.6, 1.0), 0.0, 30, 1500)
+_COLD: Pair = (SoftKernel(1, 0.05, "tanh", HEAD_DIM), 6.0, (0.8, 1.0), 0.0, 200, 1500)
+_COIN, _COIN_ANGLES = SoftKernel(1, 0.001, "tanh", 3), (np.pi * 3 / 8, np.pi * 5 / 8)
+_OPPOSITE: Pair = (_COIN, 6.0, _COIN_ANGLES, -1.0, 100, 12_000)
+_MANY_KEYS: Case = (
+    SoftKernel(2, 0.4, "tanh", HEAD_DIM),
+    4.0,
+    np.array([0.1, 0.2, 0.3, 0.6, 1.2, 1.4]),
+    4,
+    0.75,
+    0.05,
+    300,
+)
+_CLOSE_KEYS: Case = (SoftKernel(1, 0.05, "tanh", HEAD_DIM), 6.0, np.array([0.8, 1.0, 1.0, 1.0, 1.0]), 1, 1.0, 0.05, 300)
+_OPPOSITE_KEYS: Case = (_COIN, 6.0, np.array(_COIN_ANGLES), 1, 1.0, 1e-3, 5000)
 
 
-def _misranking(context: Context, pair: Pair, bound: MisrankBound, power: float) -> Measurement:
-    """How often w-bar_a <= w-bar_b, against the bound evaluated at gap^power."""
-    kernel, norm, angles, tables = pair
-    trials = context.samples(1500)
-    promise = bound(kernel, norm, angles, float(kernel.mean_difference(*angles, norm)) ** power, tables)
-    near, far = mean_weights(context, kernel, norm, angles, tables, trials).T
+def _gap(pair: Pair) -> float:
+    kernel, norm, angles, *_ = pair
+    return float(kernel.mean_difference(*angles, norm))
+
+
+def _misranking(context: Context, pair: Pair, bound: MisrankBound, forgotten: int) -> Measurement:
+    """How often w-bar_a <= w-bar_b, against the bound with Delta^(2 - forgotten) over its denominator."""
+    kernel, norm, angles, correlation, tables, trials = pair
+    trials, promise = context.samples(trials), bound(pair) ** (_gap(pair) ** -forgotten)
+    residuals = [[1.0, 0.0], [correlation, np.sqrt(1 - correlation**2)]]
+    near, far = mean_weights(context, kernel, norm, angles, tables, trials, residuals).T
     failures = int(np.count_nonzero(near <= far))
     return failure_rate(failures, trials, promise, context.level(), trials * promise / failures if failures else None)
 
 
 def _misranking_check(context: Context, bound: MisrankBound) -> Measurement:
-    hot, cold = context.split("hot", "cold")
-    return combine(_misranking(hot, _HOT, bound, 1.0), _misranking(cold, _COLD, bound, 1.0))
+    pairs = {"hot": _HOT, "cold": _COLD, "opposite": _OPPOSITE}
+    parts = zip(context.split(*pairs), pairs.values(), strict=True)
+    return combine(*(_misranking(part, pair, bound, 0) for part, pair in parts))
 
 
 def _misranking_control(context: Context, bound: MisrankBound) -> Measurement:
-    return _misranking(context.split("hot", "cold")[1], _COLD, bound, 0.5)
+    return _misranking(context.split("hot", "cold", "opposite")[1], _COLD, bound, 1)
 
 
-def _hoeffding(kernel: SoftKernel, norm: float, angles: tuple[float, float], gap: float, tables: int) -> float:
-    return float(misrank_hoeffding(gap, tables))
+def _hoeffding(pair: Pair) -> float:
+    return float(misrank_hoeffding(_gap(pair), pair[4]))
 
 
-def _range(kernel: SoftKernel, norm: float, angles: tuple[float, float], gap: float, tables: int) -> float:
-    low, high = kernel.weight_range()
-    return float(misrank_hoeffding_range(gap, tables, high - low))
+def _range(pair: Pair) -> float:
+    low, high = pair[0].weight_range()
+    return float(misrank_hoeffding_range(_gap(pair), pair[4], high - low))
 
 
-def _bernstein(kernel: SoftKernel, norm: float, angles: tuple[float, float], gap: float, tables: int) -> float:
-    variance = kernel.difference_variance(*angles, angle_between(*angles), norm)
-    return float(misrank_bernstein(gap, tables, variance))
+def _bernstein(pair: Pair) -> float:
+    kernel, norm, angles, correlation, tables, _ = pair
+    variance = kernel.difference_variance(*angles, angle_between(*angles, correlation), norm)
+    return float(misrank_bernstein(_gap(pair), tables, variance))
 
 
 def _recall(context: Context, case: Case, forgotten: int) -> Measurement:
     """How often top-k recall is below r, at the tables of S14 times Delta^forgotten."""
-    kernel, norm, angles, k, recall = case
+    kernel, norm, angles, k, recall, delta, trials = case
     means = kernel.mean(angles, norm)
     wanted = int(np.ceil(recall * k))
-    tables = round(recall_tables(means, k, recall, DELTA) * (means[wanted - 1] - means[k]) ** forgotten)
-    scores = mean_weights(context, kernel, norm, angles, tables, trials := context.samples(300))
+    tables = round(recall_tables(means, k, recall, delta) * (means[wanted - 1] - means[k]) ** forgotten)
+    residuals = [[1.0], [-1.0]] if case is _OPPOSITE_KEYS else None
+    scores = mean_weights(context, kernel, norm, angles, tables, trials := context.samples(trials), residuals)
     found = np.count_nonzero(np.argsort(-scores, axis=1)[:, :k] < k, axis=1)
-    return failure_rate(int(np.count_nonzero(found < wanted)), trials, DELTA, context.level())
+    return failure_rate(int(np.count_nonzero(found < wanted)), trials, delta, context.level())
 
 
 def _recall_check(context: Context) -> Measurement:
-    many, close = context.split("many keys", "close keys")
-    return combine(_recall(many, _MANY_KEYS, 0), _recall(close, _CLOSE_KEYS, 0))
+    cases = {"many keys": _MANY_KEYS, "close keys": _CLOSE_KEYS, "opposite keys": _OPPOSITE_KEYS}
+    parts = zip(context.split(*cases), cases.values(), strict=True)
+    return combine(*(_recall(part, case, 0) for part, case in parts))
 
 
 def _recall_control(context: Context) -> Measurement:
-    return _recall(context.split("many keys", "close keys")[1], _CLOSE_KEYS, 1)
+    return _recall(context.split("many keys", "close keys", "opposite keys")[1], _CLOSE_KEYS, 1)
 
 
 CLAIMS = (

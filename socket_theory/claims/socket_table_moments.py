@@ -24,6 +24,8 @@ from socket_theory.claims.socket_bias import Problem
 from socket_theory.claims.table_problems import (
     DELTA,
     MANY_COPIES,
+    MANY_FAIR_SIGNS,
+    ONE_TABLE,
     RARELY_HIT,
     Radius,
     misses_check,
@@ -67,7 +69,7 @@ CLAIMS = (
         source="S9.identity; Pinelis 1994; s^2 by quadrature over pairs of keys",
         kind="tail",
         wrong="no division by Z-bar, on two opposite keys that are rarely hit",
-        check=partial(misses_check, extremal=RARELY_HIT, form=_bernstein),
+        check=partial(misses_check, extremal=RARELY_HIT, tightest=MANY_FAIR_SIGNS, form=_bernstein),
         control=partial(misses_control, extremal=RARELY_HIT, form=partial(_bernstein, divided=False)),
     ),
     Claim(
@@ -78,7 +80,7 @@ CLAIMS = (
         source="S9.identity; Chebyshev; s^2 by quadrature over pairs of keys",
         kind="tail",
         wrong="sqrt(delta) left out, on 32 copies of two opposite keys",
-        check=partial(misses_check, extremal=MANY_COPIES, form=_chebyshev),
+        check=partial(misses_check, extremal=MANY_COPIES, tightest=ONE_TABLE, form=_chebyshev),
         control=partial(misses_control, extremal=MANY_COPIES, form=partial(_chebyshev, rooted=False)),
     ),
     Claim(
@@ -89,7 +91,7 @@ CLAIMS = (
         source="S9.identity; Markov; Sigma by quadrature, m_4 from 4000 spare tables plus 6 standard errors",
         kind="tail",
         wrong="m_4/L^3 alone, the cross terms forgotten, on 32 copies of two opposite keys",
-        check=partial(misses_check, extremal=MANY_COPIES, form=_fourth_moment),
+        check=partial(misses_check, extremal=MANY_COPIES, tightest=ONE_TABLE, form=_fourth_moment),
         control=partial(misses_control, extremal=MANY_COPIES, form=partial(_fourth_moment, cross_terms=False)),
     ),
 )

@@ -1,8 +1,8 @@
 """Thresholds that are exact or proved at any sample size; no normal approximation is trusted at a 1e-8 tail.
 
-Counts use the exact binomial, means of bounded variables use Bennett's inequality with their known variance (or an
-upper bound on it), or the empirical Bernstein inequality where no variance is known. Each function takes `level`, the
-false-alarm probability it may spend (`Context.level`), and splits it over the entries of an array.
+Counts use the exact binomial, means of bounded variables Bennett's inequality with their known variance (or an upper
+bound on it). Each function takes `level`, the false-alarm probability it may spend (`Context.level`), and splits it
+over the entries of an array.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def critical_count(probability: float, trials: int, level: float) -> int:
 def trials_to_reject(null: float, alternative: float, level: float, miss: float = 1e-9) -> int:
     """A number of trials at which a test of "rate <= null" rejects the rate `alternative` but with probability `miss`.
 
-    Doubles until it is enough, so it is within a factor 2 of the smallest.
+    Grows by quarters until it is enough, so it is near the smallest.
     """
     if not 0 <= null < alternative <= 1:
         raise ValueError(f"null={null}, alternative={alternative} were given: pass 0 <= null < alternative <= 1.")
@@ -67,7 +67,7 @@ def trials_to_reject(null: float, alternative: float, level: float, miss: float 
         limit = critical_count(null, trials, level)
         if limit < trials and (alternative == 1 or betainc(trials - limit, limit + 1, 1 - alternative) <= miss):
             return trials
-        trials *= 2
+        trials += trials // 4
 
 
 def failure_rate(failures: int, trials: int, delta: float, level: float, tightness: float | None = None) -> Measurement:
@@ -103,17 +103,9 @@ def bounded_mean(
     return worst(np.abs(moments.mean - np.asarray(expected)), radius)
 
 
-def empirical_bernstein_radius(moments: Moments, width: ArrayLike, level: float) -> Float:
-    """r with P(|mean - E X| >= r) <= level for X in an interval of length `width` and unknown variance.
-
-    Source: Maurer and Pontil, "Empirical Bernstein bounds and sample variance penalization", COLT 2009, Theorem 4.
-    """
-    log_term = np.log(4 / level)
-    linear = 7 * np.asarray(width) * log_term / (3 * (moments.count - 1))
-    return np.asarray(np.sqrt(2 * moments.variance * log_term / moments.count) + linear)
-
-
 def tightness(bound: ArrayLike, errors: ArrayLike, delta: float) -> float:
     """bound / measured (1 - delta)-quantile of the errors; with one bound an error, the quantile of errors / bound."""
-    quantile = np.quantile(np.asarray(errors, dtype=float) / np.asarray(bound, dtype=float), 1 - delta)
+    with np.errstate(divide="ignore"):
+        ratios = np.asarray(errors, dtype=float) / np.asarray(bound, dtype=float)
+    quantile = np.quantile(ratios, 1 - delta, method="higher")
     return float(1 / quantile) if quantile > 0 else float("inf")

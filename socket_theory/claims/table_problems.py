@@ -19,6 +19,7 @@ Radius = Callable[[Float, Float], float]  # of one set of tables, from X_l(y_tau
 Form = Callable[[Context, Problem], Radius]
 Setting = tuple[Callable[[Context], Problem], int, int]  # instance, tables a set, sets at quick effort
 HEAD_DIM, DELTA, TABLES_AT_ONCE = 16, 0.05, 10_000
+_INSTANCES = "random", "extremal", "tightest"
 
 
 def random_problem(context: Context) -> Problem:
@@ -46,6 +47,9 @@ def _crowd_problem(context: Context) -> Problem:
 RANDOM: Setting = (random_problem, 200, 200)
 MANY_TABLES: Setting = (random_problem, 1000, 100)
 MANY_COPIES: Setting = (partial(_opposite_problem, copies=32, num_planes=1), 50, 400)
+FAIR_SIGNS: Setting = (partial(_opposite_problem, copies=1, num_planes=1), 50, 3000)
+MANY_FAIR_SIGNS: Setting = (partial(_opposite_problem, copies=1, num_planes=1), 2000, 300)
+ONE_TABLE: Setting = (partial(_opposite_problem, copies=1, num_planes=4), 1, 4000)
 RARELY_HIT: Setting = (partial(_opposite_problem, copies=1, num_planes=6), 200, 300)
 CROWD: Setting = (_crowd_problem, 60, 200)
 
@@ -70,12 +74,18 @@ def _misses(context: Context, setting: Setting, form: Form) -> Measurement:
     return failure_rate(failures, trials, DELTA, context.level(), tightness(radii, errors, DELTA))
 
 
-def misses_check(context: Context, extremal: Setting, form: Form, random: Setting = RANDOM) -> Measurement:
-    """On a random instance, whose tightness is printed, and on the extremal one."""
-    first, second = context.split("random", "extremal")
-    return combine(_misses(first, random, form), _misses(second, extremal, form))
+def misses_check(
+    context: Context, extremal: Setting, tightest: Setting, form: Form, random: Setting = RANDOM
+) -> Measurement:
+    """On a random instance, whose tightness is printed, on the control's, and on the one that comes nearest the bound.
+
+    The last refutes wrong constants: X is a fair sign, or at L = 1 the rare three-point law of Chebyshev's equality.
+    """
+    settings = dict(zip(_INSTANCES, (random, extremal, tightest), strict=True))
+    parts = zip(context.split(*settings), settings.values(), strict=True)
+    return combine(*(_misses(part, setting, form) for part, setting in parts))
 
 
 def misses_control(context: Context, extremal: Setting, form: Form) -> Measurement:
     """On the extremal instance of the check alone."""
-    return _misses(context.split("random", "extremal")[1], extremal, form)
+    return _misses(context.split(*_INSTANCES)[1], extremal, form)

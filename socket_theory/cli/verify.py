@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,8 +18,18 @@ if TYPE_CHECKING:
 
 _NUMBER_COLUMNS, _LEAST_TITLE, _PIPED_WIDTH = 58, 8, 110
 _json_option = click.option(
-    "json_file", "--json", type=click.File("w", lazy=False), metavar="FILE", help="Also write the result as JSON."
+    "json_file",
+    "--json",
+    type=click.File("w", lazy=False),
+    metavar="FILE",
+    help="Also write the result as JSON; with - it goes to the standard output, and all else to the error output.",
 )
+
+
+def _require_jobs(context: click.Context, parameter: click.Parameter, jobs: int) -> int:
+    if jobs == 0 or jobs < -1:
+        raise click.BadParameter(f"{jobs} was given: pass 1 or more worker processes, or -1 for one a core.")
+    return jobs
 
 
 @click.command("verify")
@@ -33,7 +44,14 @@ _json_option = click.option(
     help="Sample sizes: full is ten times quick, extreme a hundred times.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws another set of instances.")
-@click.option("--jobs", type=int, default=-1, show_default=True, help="Worker processes; -1 is one a core.")
+@click.option(
+    "--jobs",
+    type=int,
+    default=-1,
+    show_default=True,
+    callback=_require_jobs,
+    help="Worker processes; -1 is one a core.",
+)
 @_json_option
 @click.pass_context
 def verify_command(
@@ -48,7 +66,7 @@ def verify_command(
     claims = _select(CLAIMS, patterns)
     results, interrupted = _run(claims, effort, seed, jobs)
     done = [results[claim.id] for claim in claims if claim.id in results]
-    _print_results(done, claims)
+    _print_results(done, claims, aside=_is_standard_output(json_file))
     if json_file is not None:
         json.dump([_json_row(result) for result in done], json_file, indent=2, allow_nan=False)
     if interrupted:
@@ -58,7 +76,7 @@ def verify_command(
     if failed:
         click.echo(f"Not verified: {', '.join(failed)}.", err=True)
         context.exit(1)
-    click.echo(f"All {len(done)} claims hold and every control is rejected.")
+    click.echo(f"All {len(done)} claims hold and every control is rejected.", err=_is_standard_output(json_file))
 
 
 @click.command("claims")
@@ -72,12 +90,16 @@ def claims_command(json_file: IO[str] | None) -> None:
     if json_file is not None:
         rows = [{name: getattr(claim, name) for name in ("id", "title", "statement", "source")} for claim in CLAIMS]
         json.dump(rows, json_file, indent=2)
-    console = Console(highlight=False, markup=False, soft_wrap=False)
+    console = Console(highlight=False, markup=False, soft_wrap=False, stderr=_is_standard_output(json_file))
     for claim in CLAIMS:
         console.print(f"{claim.id}  {claim.title} ({claim.kind})", style="bold")
         for line in (claim.statement, f"Source: {claim.source}.", f"Control: {claim.wrong}."):
             console.print(line)
         console.print()
+
+
+def _is_standard_output(file: IO[str] | None) -> bool:
+    return file is not None and file.name == sys.stdout.name
 
 
 def _select(claims: Sequence[Claim], patterns: tuple[str, ...]) -> tuple[Claim, ...]:
@@ -111,14 +133,15 @@ def _run(claims: Sequence[Claim], effort: Effort, seed: int, jobs: int) -> tuple
     return results, False
 
 
-def _print_results(results: Sequence[Result], claims: Sequence[Claim]) -> None:
+def _print_results(results: Sequence[Result], claims: Sequence[Claim], aside: bool) -> None:
+    """The table, to the error output where `aside`."""
     from rich.console import Console
     from rich.table import Table
 
     titles = {claim.id: claim.title for claim in claims}
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=aside)
     if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPED_WIDTH)
+        console = Console(highlight=False, stderr=aside, width=_PIPED_WIDTH)
     table = Table(box=None, pad_edge=False)
     table.add_column("claim", no_wrap=True)
     for heading in ("observed", "allowed", "tightness"):
@@ -133,12 +156,14 @@ def _print_results(results: Sequence[Result], claims: Sequence[Claim]) -> None:
     for result in results:
         measured = result.measurement
         holds = "yes" if measured.holds else "[bold red]NO[/]"
-        control = "rejected" if result.control.rejects else "[bold red]PASSES[/]"
+        control = "rejected" if result.control.rejects else f"[bold red]{'FAILED' if result.error else 'PASSES'}[/]"
         numbers = (_number(measured.observed), _number(measured.allowed), _number(measured.tightness))
         title = (titles[result.id],) if titled else ()
         table.add_row(result.id, *numbers, holds, control, f"{result.seconds:.1f}", *title)
     console.print(table)
     for result in results:
+        if result.error is not None:
+            console.print(f"{result.id} was not measured. {result.error}", soft_wrap=True, markup=False)
         if result.measurement.detail:
             terms = ", ".join(f"{name} {_number(value)}" for name, value in result.measurement.detail)
             console.print(f"{result.id}: {terms}", soft_wrap=True)
@@ -158,7 +183,7 @@ def _json_row(result: Result) -> dict[str, Any]:
         "tightness": _finite(measured.tightness),
         "control_rejected": result.control.rejects,
         "seconds": result.seconds,
-    }
+    } | ({} if result.error is None else {"error": result.error})
 
 
 def _finite(value: float | None) -> float | None:

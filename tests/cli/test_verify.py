@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,38 @@ def test_a_failure_exits_with_1_and_names_the_claim(
     assert (row["holds"], row["control_rejected"]) == (observed <= 1, control > 1)
 
 
+def test_an_exception_in_a_claim_fails_that_claim_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(_: engine.Context) -> engine.Measurement:
+        raise ZeroDivisionError("nothing was [drawn]")
+
+    claims = tuple(replace(claim, check=fail) if claim.id == "C1" else claim for claim in registry.CLAIMS)
+    monkeypatch.setattr(registry, "CLAIMS", claims)
+    path = tmp_path / "result.json"
+    result = invoke("verify", *FAST, "--json", str(path))
+    assert result.exit_code == 1
+    assert "C1 was not measured. ZeroDivisionError: nothing was [drawn]" in result.output
+    assert "Not verified: C1." in result.output
+    first, *others = read(path)
+    assert (first["observed"], first["allowance"], first["holds"]) == (None, None, False)
+    assert first["error"] == "ZeroDivisionError: nothing was [drawn]"
+    assert all(row["holds"] and "error" not in row for row in others)
+
+
+@pytest.mark.parametrize("jobs", ["0", "-2"])
+def test_a_number_of_jobs_that_is_none_is_refused(jobs: str) -> None:
+    result = invoke("verify", "--claim", "C", "--jobs", jobs)
+    assert result.exit_code == 2
+    assert f"{jobs} was given: pass 1 or more worker processes, or -1 for one a core." in result.output
+
+
+@pytest.mark.parametrize("command", [("verify", *FAST), ("claims",)])
+def test_json_on_the_standard_output_is_json_alone(command: tuple[str, ...]) -> None:
+    result = invoke(*command, "--json", "-")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)[0]["id"] == "C1"
+    assert "C1" in result.stderr
+
+
 def test_an_interrupt_leaves_a_clean_partial_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = registry.verify
 
@@ -121,6 +154,13 @@ def test_claims_lists_id_title_statement_and_source(tmp_path: Path) -> None:
         assert row == {"id": claim.id, "title": claim.title, "statement": claim.statement, "source": claim.source}
         assert claim.id in result.output
         assert claim.title in result.output
+
+
+def test_claims_run_on_a_backend_that_returns_all_results_at_the_end() -> None:
+    claims = engine.select(registry.CLAIMS, "S2")
+    with parallel_config(backend="multiprocessing", n_jobs=2):
+        results = {result.id: result.measurement for result in registry.verify(claims, key=Key.from_seed(0))}
+    assert results == {result.id: result.measurement for result in registry.verify(claims, key=Key.from_seed(0))}
 
 
 def test_claims_run_on_dask_where_joblib_is_told_so(require_extra: Callable[..., Any]) -> None:

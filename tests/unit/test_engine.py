@@ -82,7 +82,8 @@ def test_an_exception_fails_its_claim_and_is_told(broken: str) -> None:
     def fail(_: Context) -> Measurement:
         raise ZeroDivisionError("nothing was drawn")
 
-    result = run(replace(make_claim(), **{broken: fail}), Key.from_seed(0), "quick", 1)
+    claim = replace(make_claim(), check=fail) if broken == "check" else replace(make_claim(), control=fail)
+    result = run(claim, Key.from_seed(0), "quick", 1)
     assert not result.verified
     assert not result.measurement.holds
     assert result.error == "ZeroDivisionError: nothing was drawn"
