@@ -52,6 +52,6 @@ def launch(
     count = len(arguments) - len(scalars)
     arrays = [np.uint64(0) if a is None else checked("an argument", a) for a in arguments[:count]]
     values = [_SCALARS[kind](value) for kind, value in zip(scalars, arguments[count:], strict=True)]
-    if shared_bytes > _SHARED_LIMIT and kernel.max_dynamic_shared_size_bytes < shared_bytes:
+    if shared_bytes + kernel.shared_size_bytes > _SHARED_LIMIT and kernel.max_dynamic_shared_size_bytes < shared_bytes:
         kernel.max_dynamic_shared_size_bytes = shared_bytes
     kernel(grid, (block,), (*arrays, *values), shared_mem=shared_bytes)

@@ -13,7 +13,7 @@ from socket_gpu._launch import element, launch
 from socket_gpu.layout import CodeLayout
 from socket_theory.hashing import QUERY_MAPS, QueryMap, query_map_bound
 
-HALF, FLOAT, LOG, HARD = range(4)
+HALF, FLOAT, HARD = range(3)
 _TABLES_PER_BLOCK = 2
 # With h_max / tau up to here a half table entry lies in [0.04, 7] and a product in [0.002, 45]: 11 bits are kept.
 HALF_TABLE_RANGE = 0.5

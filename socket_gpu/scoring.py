@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from socket_gpu._compile import compiled
 from socket_gpu._launch import launch
 from socket_gpu.layout import CodeLayout
-from socket_gpu.query_tables import HARD, LOG, QueryTables, entry_words
+from socket_gpu.query_tables import HARD, QueryTables, entry_words
 from socket_gpu.selecting import Survivors
 from socket_theory.selection import Budget
 
@@ -35,7 +34,6 @@ def score_into(
     shared = budget is not None and budget.group == "shared" and scores.shape[1] * len(scores) == pairs
     slabs = layout.slabs()
     scale = 1 / layout.num_tables if hard else 2.0**-layout.num_planes / layout.num_tables
-    scale = -math.log(layout.num_tables) if mode == LOG else scale
     if blocks_per_pair is None:
         blocks_per_pair = max(1, min(layout.slot_blocks(slots) // 16, _SMS * _BLOCKS_A_SM // pairs))
     for number, (first4, words4, count) in enumerate(slabs):

@@ -11,7 +11,7 @@
 
 #define HEADS2 (GROUP > 4 ? 8 : GROUP > 2 ? 4 : GROUP)
 
-// QUERY_MAP: 0 tanh_scaled, 1 tanh, 2 linear. MODE: 0 half2 products, 1 float products, 2 float log products.
+// QUERY_MAP: 0 tanh_scaled, 1 tanh, 2 linear. MODE: 0 half2 products, 1 float products.
 __device__ __forceinline__ float map_query(float z) {
     if (QUERY_MAP == 0) return tanhf(z) * rsqrtf((float)HEAD_DIM);
     if (QUERY_MAP == 1) return tanhf(z);
@@ -20,7 +20,6 @@ __device__ __forceinline__ float map_query(float z) {
 
 __device__ __forceinline__ float factor(float h, int bit, float inverse_temperature) {
     const float x = 2.0f * (bit ? h : -h) * inverse_temperature;
-    if (MODE == 2) return -(x > 0 ? log1pf(expf(-x)) : log1pf(expf(x)) - x);
     return 2.0f / (1.0f + expf(-x));
 }
 
@@ -87,10 +86,9 @@ extern "C" __global__ void query_tables(const QUERY_T* __restrict__ query, const
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int g = min(GROUP - 1, MODE == 0 ? 2 * word + half : word);
-            product[half] = MODE == 2 ? 0.0f : 1.0f;
+            product[half] = 1.0f;
             for (int p = low; p < min(PLANES, low + CHUNK_BITS); ++p) {
-                const float f = factors[g][table * PLANES + p][index >> (p - low) & 1];
-                product[half] = MODE == 2 ? product[half] + f : product[half] * f;
+                product[half] *= factors[g][table * PLANES + p][index >> (p - low) & 1];
             }
         }
         const __half2 packed = __floats2half2_rn(product[0], product[1]);

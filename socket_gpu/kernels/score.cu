@@ -18,19 +18,19 @@
 #define ROWS (SHARED ? 1 : GROUP)
 #define LISTED (ROWS > 4 ? 64 : ROWS > 2 ? 128 : 256)  // a warp's list of a row
 
-// MODE: 0 half2 products, 1 float products, 2 float log products, 3 hard matches.
+// MODE: 0 half2 products, 1 float products, 2 hard matches.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     score(const uint4* __restrict__ codes, const u32* __restrict__ tables, const float* __restrict__ norms,
           const i64* __restrict__ spans, float* __restrict__ scores, u64* __restrict__ survivors,
           u32* __restrict__ num_survivors, const u32* __restrict__ floors, int capacity, int num_kv_heads, int slots, int slot_blocks, int first4, int accumulate,
           int sink, int window, float scale) {
     extern __shared__ __align__(16) u32 shared[];
-    const int TABLE_WORDS = MODE == 3 ? GROUP * TABLES : TABLES * CHUNKS * ENTRY_WORDS * 32;
+    const int TABLE_WORDS = MODE == 2 ? GROUP * TABLES : TABLES * CHUNKS * ENTRY_WORDS * 32;
     u64* listed = reinterpret_cast<u64*>(shared + (TABLE_WORDS + 1) / 2 * 2);  // [warps][ROWS][LISTED]
     const int pair = blockIdx.y;
     const int first_table = first4 * 4 * PER_WORD;
     const u32* own_tables = tables + ((i64)pair * ALL_TABLES + first_table) * CHUNKS * ENTRY_WORDS * 32;
-    if (MODE == 3)
+    if (MODE == 2)
         for (int i = threadIdx.x; i < TABLE_WORDS; i += THREADS)
             shared[i] = tables[((i64)pair * GROUP + i / TABLES) * ALL_TABLES + first_table + i % TABLES];
     else
@@ -79,10 +79,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
         next_norm = load_norm(block + THREADS / 32);
         const bool more = block + THREADS / 32 < stop;
         const uint4* following = source + (i64)(block + THREADS / 32) * STRIDE4 * 32;
-        float sum[GROUP], top[GROUP];
+        float sum[GROUP];
         __half2 partial[(GROUP + 1) / 2];
 #pragma unroll
-        for (int g = 0; g < GROUP; ++g) sum[g] = 0, top[g] = -INFINITE;
+        for (int g = 0; g < GROUP; ++g) sum[g] = 0;
 #pragma unroll
         for (int e = 0; e < (GROUP + 1) / 2; ++e) partial[e] = __float2half2_rn(0.0f);
 
@@ -91,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
             const int word = t / PER_WORD;
             const u32 bits = word % 4 == 0 ? held[word / 4].x : word % 4 == 1 ? held[word / 4].y : word % 4 == 2 ? held[word / 4].z : held[word / 4].w;
             const int at = t % PER_WORD * PLANES;
-            if (MODE == 3)
+            if (MODE == 2)
 #pragma unroll
                 for (int g = 0; g < GROUP; ++g)
                     sum[g] += (bits >> at & ((1u << PLANES) - 1)) == shared[g * TABLES + t] ? 1.0f : 0.0f;
@@ -102,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
                 offset[c] = (shift >= 0 ? bits >> shift : bits << -shift) & (((1u << size) - 1) << 2);
             }
 #pragma unroll
-            for (int e = 0; MODE != 3 && e < ENTRY_WORDS; ++e) {
+            for (int e = 0; MODE != 2 && e < ENTRY_WORDS; ++e) {
                 u32 entry[CHUNKS];
 #pragma unroll
                 for (int c = 0; c < CHUNKS; ++c)
@@ -113,18 +113,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
                     for (int c = 1; c < CHUNKS - 1; ++c) product = __hmul2(product, *reinterpret_cast<__half2*>(&entry[c]));
                     partial[e] = CHUNKS == 1 ? __hadd2(partial[e], product)
                                              : __hfma2(product, *reinterpret_cast<__half2*>(&entry[CHUNKS - 1]), partial[e]);
-                } else if (MODE == 1) {
+                } else {
                     float product = __uint_as_float(entry[0]);
 #pragma unroll
                     for (int c = 1; c < CHUNKS; ++c) product *= __uint_as_float(entry[c]);
                     sum[e] += product;
-                } else {
-                    float total = 0;
-#pragma unroll
-                    for (int c = 0; c < CHUNKS; ++c) total += __uint_as_float(entry[c]);
-                    const float above = fmaxf(top[e], total);
-                    sum[e] = sum[e] * expf(top[e] - above) + expf(total - above);
-                    top[e] = above;
                 }
             }
             if (MODE == 0 && (t % FLUSH == FLUSH - 1 || t == TABLES - 1)) {
@@ -144,12 +137,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
         float total = 0;
 #pragma unroll
         for (int g = 0; g < GROUP; ++g) {
-            float value = MODE == 2 ? logf(sum[g]) + top[g] + scale : sum[g] * scale;
-            if (accumulate && valid) {
-                const float before = scores[((i64)pair * GROUP + g) * slots + slot];
-                const float high = fmaxf(before, value), low = fminf(before, value);
-                value = MODE == 2 ? high + log1pf(expf(low - high)) : before + value;
-            }
+            float value = sum[g] * scale;
+            if (accumulate && valid) value += scores[((i64)pair * GROUP + g) * slots + slot];
             if (norms) value *= norm;
             total = g ? total + value : value;
             if (SHARED && g < GROUP - 1) continue;
