@@ -48,9 +48,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     const char* lookup = reinterpret_cast<const char*>(shared);
 
     u64* mine = listed + warp * ROWS * LISTED;
-    u32 least[ROWS], num_listed[ROWS];
+    int least[ROWS];  // floors as bits of a score, which is never negative
+    u32 num_listed[ROWS];
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r) least[r] = survivors ? floors[2 * (pair * ROWS + r)] : ~0u, num_listed[r] = 0;
+    for (int r = 0; r < ROWS; ++r) least[r] = survivors ? (int)(floors[2 * (pair * ROWS + r)] ^ 0x80000000u) : 0, num_listed[r] = 0;
     auto flush = [&](int r) {
         __syncwarp();
         u32 start = lane == 0 && num_listed[r] ? atomicAdd(num_survivors + pair * ROWS + r, num_listed[r]) : 0;
@@ -145,7 +146,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
             const float out = SHARED ? total : value;
             const int r = SHARED ? 0 : g;
             if (valid) scores[((i64)pair * ROWS + r) * slots + slot] = out;
-            const bool passes = choose && order_score(out) >= least[r];
+            const bool passes = choose && __float_as_int(out) >= least[r];
             const u32 passing = __ballot_sync(~0u, passes);
             if (passes) mine[r * LISTED + num_listed[r] + __popc(passing & ((1u << lane) - 1))] = order_token(out, slot);
             num_listed[r] += __popc(passing);

@@ -121,18 +121,6 @@ extern "C" __global__ void __launch_bounds__(SELECT_THREADS, 2)
         threshold = few ? find_key(from_list, list[0], wanted)
                         : find_key(from_scores, order_token(own[span.sink_end], span.sink_end), wanted);
     __syncthreads();
-    if (thread == 0 && floors) {
-        num_survivors[row] = 0;
-        // Aim at two survivors a wanted token; after a miss, at a floor twice as far below.
-        const u32 margin = max(1u, floors[2 * row + 1]), order = (u32)(threshold >> 32);
-        float next = found == 0 ? (float)max(margin, FIRST_MARGIN) : margin * sqrtf(2.0f * wanted / found);
-        next = fminf(found < wanted ? fmaxf(2.0f * margin, next) : next, (float)(1u << 28));
-        if (wanted > 0) {
-            floors[2 * row + 1] = (u32)next;
-            floors[2 * row] = order > (u32)next ? order - (u32)next : 0;
-        }
-    }
-
     int* out = indices + (i64)row * max_kept;
     u32 at = 0;
     for (int first = span.start / 32 * 32; first < span.end; first += 32 * WINDOW_WORDS) {
@@ -153,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(SELECT_THREADS, 2)
                 from_scores(mark_kept);
         }
         __syncthreads();
-        // Where each word's tokens go; then a warp writes a word at a time, a lane a bit.
+        // Where each word's tokens go; then neighbouring threads write neighbouring words, so that dense runs spread.
         const int each = (words + SELECT_THREADS - 1) / SELECT_THREADS;
         u32 count = 0, total;
         for (int word = thread * each; word < min(words, (thread + 1) * each); ++word) count += __popc(marks[word]);
@@ -163,14 +151,24 @@ extern "C" __global__ void __launch_bounds__(SELECT_THREADS, 2)
             place += __popc(marks[word]);
         }
         __syncthreads();
-        const int lane = thread % 32;
-#pragma unroll 4
-        for (int word = thread / 32; word < words; word += SELECT_THREADS / 32) {
-            const u32 mark = marks[word], index = places[word] + __popc(mark & ((1u << lane) - 1));
-            if ((mark >> lane & 1) && index < (u32)max_kept) out[index] = first + 32 * word + lane;
+        for (int word = thread; word < words; word += SELECT_THREADS) {
+            u32 index = places[word];
+            for (u32 rest = marks[word]; rest; rest &= rest - 1, ++index)
+                if (index < (u32)max_kept) out[index] = first + 32 * word + __ffs(rest) - 1;
         }
         at += total;
         __syncthreads();
+    }
+    if (thread == 0 && floors) {
+        num_survivors[row] = 0;
+        // Aim at two survivors a wanted token; after a miss, at a floor twice as far below.
+        const u32 margin = max(1u, floors[2 * row + 1]), order = (u32)(threshold >> 32);
+        float next = found == 0 ? (float)max(margin, FIRST_MARGIN) : margin * sqrtf(2.0f * wanted / found);
+        next = fminf(found < wanted ? fmaxf(2.0f * margin, next) : next, (float)(1u << 28));
+        if (wanted > 0) {
+            floors[2 * row + 1] = (u32)next;
+            floors[2 * row] = order > (u32)next ? order - (u32)next : 0;
+        }
     }
     if (thread == 0) lengths[row] = min(kept, max_kept);
     for (int i = kept + thread; i < max_kept; i += SELECT_THREADS) out[i] = -1;
