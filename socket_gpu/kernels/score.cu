@@ -52,13 +52,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     u32 num_listed[ROWS];
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) least[r] = survivors ? (int)(floors[2 * (pair * ROWS + r)] ^ 0x80000000u) : 0, num_listed[r] = 0;
-    auto flush = [&](int r) {
+    // All rows at once: their places are asked for by different lanes in one round trip.
+    auto flush = [&] {
         __syncwarp();
-        u32 start = lane == 0 && num_listed[r] ? atomicAdd(num_survivors + pair * ROWS + r, num_listed[r]) : 0;
-        start = __shfl_sync(~0u, start, 0);
-        for (u32 i = lane; i < num_listed[r]; i += 32)
-            if (start + i < (u32)capacity) survivors[((i64)pair * ROWS + r) * capacity + start + i] = mine[r * LISTED + i];
-        num_listed[r] = 0;
+        u32 count = 0;
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) count = lane == r ? num_listed[r] : count;
+        const u32 start = count ? atomicAdd(num_survivors + pair * ROWS + lane, count) : 0;
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) {
+            const u32 to = __shfl_sync(~0u, start, r);
+            for (u32 i = lane; i < num_listed[r]; i += 32)
+                if (to + i < (u32)capacity) survivors[((i64)pair * ROWS + r) * capacity + to + i] = mine[r * LISTED + i];
+            num_listed[r] = 0;
+        }
         __syncwarp();
     };
 
@@ -150,10 +157,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
             const u32 passing = __ballot_sync(~0u, passes);
             if (passes) mine[r * LISTED + num_listed[r] + __popc(passing & ((1u << lane) - 1))] = order_token(out, slot);
             num_listed[r] += __popc(passing);
-            if (num_listed[r] > LISTED - 32) flush(r);
+            if (num_listed[r] > LISTED - 32) flush();
         }
     }
-    if (survivors)
-#pragma unroll
-        for (int r = 0; r < ROWS; ++r) flush(r);
+    if (survivors) flush();
 }
