@@ -129,6 +129,30 @@ def check_backend(backend: Backend, problem: Problem, score_error: float = 1e-4)
         assert_close(on_host(got[0]), value, name)
         assert_close(on_host(got[1]), lse, name)
 
+    _check_weights(backend, problem, norms)
+
+
+def _check_weights(backend: Backend, problem: Problem, norms: Array) -> None:
+    """Weighing, averaging, sampling and reordering, on identical log weights and norms."""
+    truth, put, spans, name = NumpyBackend(), backend.to_device, problem.spans, problem.query.dtype
+    logs = truth.exact_scores(problem.query, problem.keys, spans, 0.25).astype(np.float64)
+    found = np.asarray(backend.to_host(backend.weigh_scores(put(logs.astype(np.float32)), put(norms))))
+    _assert_scores(found, truth.weigh_scores(logs.astype(np.float32), norms), 1e-6)
+    points = Key.from_seed(0).generator().random((*logs.shape[:2], 20))
+    averages = truth.average(logs, problem.values, spans), backend.average(put(logs), put(problem.values), spans)
+    pairs: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = [averages]
+    for given in (None, norms):
+        drawn = truth.sample(logs, problem.values, spans, given, points)
+        host_norms = None if given is None else put(given)
+        pairs.append((drawn, backend.sample(put(logs), put(problem.values), spans, host_norms, points)))
+    for expected, got in pairs:
+        for left, right in zip(got, expected, strict=True):
+            assert_close(np.asarray(backend.to_host(left)), right, name)
+    rows = np.array([1, 0, 1]) % len(spans)
+    taken = backend.take_rows({"keys": put(problem.keys)}, rows)["keys"]
+    if not np.array_equal(np.asarray(backend.to_host(taken)), problem.keys[rows], equal_nan=True):
+        raise AssertionError("take_rows gives other rows than asked for.")
+
 
 def _assert_scores(actual: Array, expected: Array, allowed: float) -> None:
     """Equal -inf pattern, and an RMS error within `allowed` standard deviations of the scores over tokens."""

@@ -62,7 +62,10 @@ class Window(Method):
 
 @dataclass(frozen=True)
 class RandomTokens(Method):
-    """The budget's forced tokens, and a uniformly random set of the others, drawn anew for each key and head."""
+    """The budget's forced tokens, and a uniformly random set of the others, drawn anew for each key and head.
+
+    The draw depends on the sequence's place in the batch, not on its padding.
+    """
 
     def check_key(self, key: Key | None) -> None:
         require_key(self, key)
