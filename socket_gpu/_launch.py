@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -43,7 +44,12 @@ def checked(name: str, array: Any, dtype: Any | None = None, shape: tuple[int, .
 
 
 def launch(
-    kernel: Any, grid: tuple[int, ...], block: int, arguments: list[Any], scalars: str, shared_bytes: int = 0
+    kernel: Any,
+    grid: tuple[int, ...],
+    block: int,
+    arguments: list[Any],
+    scalars: str,
+    shared_bytes: int = 0,
 ) -> None:
     """Launch on the current stream: `arguments` are arrays (None for a null pointer), then scalars.
 
@@ -55,3 +61,15 @@ def launch(
     if shared_bytes + kernel.shared_size_bytes > _SHARED_LIMIT and kernel.max_dynamic_shared_size_bytes < shared_bytes:
         kernel.max_dynamic_shared_size_bytes = shared_bytes
     kernel(grid, (block,), (*arrays, *values), shared_mem=shared_bytes)
+
+
+@cache
+def shared_memory_limit() -> int:
+    """Bytes of shared memory that a block may have on this device."""
+    return int(import_module("cupy").cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])
+
+
+@cache
+def multiprocessors() -> int:
+    """Streaming multiprocessors of this device."""
+    return int(import_module("cupy").cuda.Device().attributes["MultiProcessorCount"])

@@ -13,6 +13,7 @@ from socket_gpu._launch import element, launch
 
 RESIDENT_BLOCKS = 4 * 132
 _UNROLL, _BLOCKS_A_SM = 2, 4
+_STATES = 47 * 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,23 +43,38 @@ def attend_into(
     buffers: AttendBuffers,
     status: Any = None,
 ) -> None:
-    """Exact attention of query [B, Hq, D] over lists [rows, K]: rows are query heads, or KV heads for a shared set."""
+    """Exact attention of query [B, Hq, D] over lists [rows, K]: rows are query heads, or KV heads for a shared set.
+
+    Raises
+    ------
+    ValueError
+        For values of another shape than keys, or a head_dim whose rows are not 16 bytes times a power of two.
+    """
+    if values.shape != keys.shape:
+        raise ValueError(f"values have shape {values.shape} and keys {keys.shape}: pass values of the keys' head_dim.")
     pairs, heads_a_list = keys.shape[0] * keys.shape[1], query.shape[0] * query.shape[1] // len(indices)
     size = keys.dtype.itemsize
     packs = -(-query.shape[-1] * size // 512)
+    lanes = query.shape[-1] * size // 16 // packs
+    if query.shape[-1] * size % 16 or lanes & (lanes - 1):
+        raise ValueError(f"head_dim={query.shape[-1]} of {keys.dtype} was given: pass 64, 128 or 256.")
+    # Partial states of the warps of a block share 48 KB.
+    state = heads_a_list * (query.shape[-1] + 2) * buffers.partial.dtype.itemsize
+    threads = 32 * max(1, min(8, 1 << (_STATES // state).bit_length() - 1))
     kernel = compiled(
         "attend.cu",
         "attend",
         KV_T=element(keys),
         OUT=element(output),
-        THREADS=256,
+        QUERY_T=element(query),
+        THREADS=threads,
         HEAD_DIM=query.shape[-1],
         PACKS=packs,
-        LANES=query.shape[-1] * size // 16 // packs,
+        LANES=lanes,
         UNROLL=_UNROLL if packs == 1 and heads_a_list == 1 else 2,
         BLOCKS_A_SM=_BLOCKS_A_SM if heads_a_list == 1 else 1,
         HEADS=heads_a_list,
     )
     arguments = [query, keys, values, indices, lengths, buffers.partial, buffers.tickets, status, output, lse]
     arguments += [keys.shape[2], indices.shape[-1], len(indices) // pairs, sm_scale]
-    launch(kernel, (buffers.splits, len(indices)), 256, arguments, "lii" + ("d" if size == 8 else "f"))
+    launch(kernel, (buffers.splits, len(indices)), threads, arguments, "lii" + ("d" if size == 8 else "f"))

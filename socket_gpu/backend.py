@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from socket_gpu import attending, key_index, query_tables, scoring, selecting
+from socket_gpu import attending, key_index, scoring, selecting
 from socket_gpu.layout import CodeLayout
 from socket_gpu.requirements import missing_requirement
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.numpy_backend import NumpyBackend
 from socket_theory.selection import Budget
+
+
+@cache
+def _require() -> None:
+    missing = missing_requirement()
+    if missing:
+        raise RuntimeError(f"CuPy and CUDA arrays need a GPU backend, and {missing}")
 
 
 class CupyBackend:
@@ -29,9 +37,7 @@ class CupyBackend:
     slot_block = 32
 
     def __init__(self) -> None:
-        missing = missing_requirement()
-        if missing:
-            raise RuntimeError(f"CuPy and CUDA arrays need a GPU backend, and {missing}")
+        _require()
         self.cupy = import_module("cupy")
 
     def store(self, array: Any, capacity: int | None) -> Any:
@@ -50,7 +56,7 @@ class CupyBackend:
     def hash_keys(self, keys: Any, spans: Any, planes: Planes, center: Any | None) -> Any:
         layout = CodeLayout(planes.num_tables, planes.num_planes)
         blocks = layout.slot_blocks(keys.shape[2])
-        codes = self.cupy.zeros((*keys.shape[:2], blocks, layout.words4, 32, 4), dtype=np.uint32)
+        codes = self.cupy.zeros((*keys.shape[:2], blocks, layout.rings, layout.num_planes, 32), dtype=np.uint32)
         offset = None if center is None else self._row_major(center.astype(np.float32))
         key_index.hash_into(
             codes, self._row_major(keys), self._spans(spans), layout, key_index.hash_matrix(planes), offset
@@ -71,9 +77,7 @@ class CupyBackend:
     def soft_scores(
         self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
     ) -> Any:
-        group = query.shape[1] // codes.shape[1]
-        mode = query_tables.table_mode(query_map, temperature, query.shape[-1], group)
-        scores = self._scores(query, codes, spans, planes, query_map, temperature, mode)
+        scores = self._scores(query, codes, spans, planes, scoring.Collision(query_map, temperature))
         vanished = scores.max(axis=-1, keepdims=True) < np.finfo(np.float32).tiny
         if not bool(vanished.any()):
             return scores
@@ -91,7 +95,7 @@ class CupyBackend:
         return self.to_device(NumpyBackend().log_soft_scores(*arguments))
 
     def hard_scores(self, query: Any, codes: Any, spans: Any, planes: Planes) -> Any:
-        return self._scores(query, codes, spans, planes, "linear", 1.0, query_tables.FLOAT, hard=True)
+        return self._scores(query, codes, spans, planes, scoring.Collision("hard"))
 
     def exact_scores(self, query: Any, keys: Any, spans: Any, sm_scale: float) -> Any:
         scores = self._no_scores(query, keys.shape[2])
@@ -163,25 +167,10 @@ class CupyBackend:
     def take_rows(self, arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
         return {name: array[self.cupy.asarray(rows)] for name, array in arrays.items()}
 
-    def _scores(
-        self,
-        query: Any,
-        codes: Any,
-        spans: Any,
-        planes: Planes,
-        query_map: QueryMap,
-        temperature: float,
-        mode: int,
-        hard: bool = False,
-    ) -> Any:
-        layout = CodeLayout(planes.num_tables, planes.num_planes)
-        pairs, group = codes.shape[0] * codes.shape[1], query.shape[1] // codes.shape[1]
-        tables = query_tables.QueryTables.empty(layout, mode, pairs, group)
-        query_tables.tables_into(
-            tables, self._row_major(query), key_index.device_planes(planes), layout, query_map, temperature
-        )
+    def _scores(self, query: Any, codes: Any, spans: Any, planes: Planes, collision: scoring.Collision) -> Any:
+        layout, fragments = CodeLayout(planes.num_tables, planes.num_planes), key_index.plane_fragments(planes)
         scores = self._no_scores(query, codes.shape[2] * 32)
-        scoring.score_into(scores, codes, tables, self._spans(spans), layout, hard=hard)
+        scoring.score_into(scores, self._row_major(query), fragments, codes, self._spans(spans), layout, collision)
         return scores
 
     def _no_scores(self, query: Any, slots: int) -> Any:

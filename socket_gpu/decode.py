@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from socket_gpu import attending, key_index, query_tables, scoring, selecting
+from socket_gpu import attending, key_index, scoring, selecting
 from socket_gpu._launch import checked
 from socket_gpu.layout import CodeLayout
 from socket_theory.checks import require_head_ratio, require_positive
@@ -16,6 +16,7 @@ from socket_theory.selection import Budget
 
 STATUS = {
     1: "an append exceeded the planned capacity and was dropped: prepare the cache with a larger capacity.",
+    4: "every score of a row is below 1e-38, an underflow: raise the temperature, or decode with method.attend.",
     2: "an output is not finite: check the query, keys and values for NaN or infinity.",
 }
 
@@ -47,19 +48,20 @@ class DecodePlan:
         self.group = require_head_ratio(num_qo_heads, heads)
         self.sm_scale = 1 / float(np.sqrt(dim)) if sm_scale is None else require_positive("sm_scale", sm_scale)
         self.layout = CodeLayout(method.num_tables, method.num_planes)
-        self.planes, self.matrix = key_index.device_planes(cache.planes), key_index.hash_matrix(cache.planes)
+        self.fragments, self.matrix = key_index.plane_fragments(cache.planes), key_index.hash_matrix(cache.planes)
         self.center = None if cache.center is None else cupy.ascontiguousarray(cache.center.astype(np.float32))
         self.codes, self.norms = cache.arrays["codes"], cache.arrays.get("value_norms")
         self.spans = cupy.asarray(cache.spans)
         self.status = cupy.zeros(1, dtype=np.uint32)
 
-        self.query_map, self.temperature = (
-            (method.query_map, method.temperature) if isinstance(method, Socket) else ("linear", 1.0)
+        self.collision = (
+            scoring.Collision(method.query_map, method.temperature)
+            if isinstance(method, Socket)
+            else scoring.Collision("hard")
         )
-        mode = query_tables.table_mode(self.query_map, self.temperature, dim, self.group)
-        self.tables = query_tables.QueryTables.empty(self.layout, mode, batch * heads, self.group)
+        rounds = scoring.passes(self.collision.entry(self.layout, dim, self.group), self.group)
         shared = budget.group == "shared"
-        self.fused = len(self.layout.slabs()) == 1 or not shared
+        self.fused = not shared or (rounds == 1 and self.layout.rings <= scoring.MOST_RINGS)
         rows = heads if shared else num_qo_heads
         self.scores = cupy.empty((batch, rows if self.fused else num_qo_heads, self.codes.shape[2] * 32), np.float32)
         self.totals = self.scores if self.fused else cupy.empty((batch, rows, self.scores.shape[2]), np.float32)
@@ -78,38 +80,35 @@ class DecodePlan:
     def run(self, query: Any) -> tuple[Any, Any]:
         """One step for queries [B, Hq, D] of the cache's dtype; the returned arrays are the plan's own."""
         checked("query", query, self.cache.keys.dtype, (*self.value.shape[:2], self.cache.keys.shape[-1]))
-        self.prepare_query(query)
-        self.score()
+        self.score(query)
         self.select()
         self.attend(query)
         return self.value, self.lse
 
-    def prepare_query(self, query: Any) -> None:
-        """Stage 1: the queries' look-up tables."""
-        query_tables.tables_into(self.tables, query, self.planes, self.layout, self.query_map, self.temperature)
-
-    def score(self) -> None:
-        """Stage 2: scores of every valid token; those near the top are passed on."""
+    def score(self, query: Any) -> None:
+        """Stage 1: scores of every valid token; those near the top are passed on."""
         scoring.score_into(
             self.scores,
+            query,
+            self.fragments,
             self.codes,
-            self.tables,
             self.spans,
             self.layout,
-            hard=isinstance(self.method, HardLSH),
+            self.collision,
             norms=self.norms,
             survivors=self.survivors,
             budget=self.budget,
         )
 
     def select(self) -> None:
-        """Stage 3: the kept slots of every row."""
+        """Stage 2: the kept slots of every row."""
         if not self.fused:
             selecting.sum_group_into(self.totals, self.scores)
-        selecting.select_into(self.indices, self.lengths, self.totals, self.spans, self.budget, self.survivors)
+        status = self.status if isinstance(self.method, Socket) else None
+        selecting.select_into(self.indices, self.lengths, self.totals, self.spans, self.budget, self.survivors, status)
 
     def attend(self, query: Any) -> None:
-        """Stage 4: exact attention to them."""
+        """Stage 3: exact attention to them."""
         rows = self.indices.reshape(-1, self.indices.shape[-1])
         keys, values = self.cache.keys, self.cache.values
         attending.attend_into(

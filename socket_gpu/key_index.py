@@ -14,11 +14,11 @@ import numpy as np
 
 from socket_gpu._compile import compiled
 from socket_gpu._launch import element, launch
-from socket_gpu.layout import CodeLayout
+from socket_gpu.layout import LANES, CodeLayout
 from socket_theory.hashing import Planes
 
 _MATRICES: WeakKeyDictionary[Planes, Any] = WeakKeyDictionary()
-_DEVICE_PLANES: WeakKeyDictionary[Planes, Any] = WeakKeyDictionary()
+_FRAGMENTS: WeakKeyDictionary[Planes, Any] = WeakKeyDictionary()
 
 
 def hash_matrix(planes: Planes) -> Any:
@@ -28,11 +28,20 @@ def hash_matrix(planes: Planes) -> Any:
     return _MATRICES[planes]
 
 
-def device_planes(planes: Planes) -> Any:
-    """These planes as the bits of bfloat16, uint16 [L, P, D] on the device, copied once."""
-    if planes not in _DEVICE_PLANES:
-        _DEVICE_PLANES[planes] = import_module("cupy").asarray(bfloat16_bits(planes.weights))
-    return _DEVICE_PLANES[planes]
+def plane_fragments(planes: Planes) -> Any:
+    """These planes as the scorer's matrix fragments, uint32 [row tiles, D / 16, 32 lanes, 4] on the device, made once.
+
+    Row l * P + p is plane p of table l. Lane 4 r + j holds rows r and r + 8, columns 2 j, 2 j + 1 and 8 more.
+    """
+    if planes not in _FRAGMENTS:
+        flat = bfloat16_bits(planes.weights.reshape(-1, planes.head_dim))
+        tiles, steps = -(-len(flat) // 16), -(-planes.head_dim // 16)
+        padded = np.zeros((16 * tiles, 16 * steps), dtype=np.uint16)
+        padded[: len(flat), : planes.head_dim] = flat
+        parts = padded.reshape(tiles, 2, 8, steps, 2, 4, 2).transpose(0, 3, 2, 5, 4, 1, 6)
+        words = np.ascontiguousarray(parts).reshape(tiles, steps, 32, 8).view(np.uint32)
+        _FRAGMENTS[planes] = import_module("cupy").asarray(words)
+    return _FRAGMENTS[planes]
 
 
 def _hash_matrix(layout: CodeLayout, planes: Planes) -> Any:
@@ -64,7 +73,7 @@ def hash_into(
     limit = codes.shape[2] * 32 if capacity is None else capacity
     splits = {"bfloat16": 1, "float16": 2}.get(str(keys.dtype), 3) if center is None else 3
     tile = 128 if splits * padded <= 384 else 64
-    shared_bytes = 2 * (splits * tile + 64) * (padded + 8)
+    shared_bytes = 2 * (splits * tile + 64) * (padded + 8) + 4 * tile * (layout.num_planes + 1)
     kernel = compiled(
         "hash_keys.cu",
         "hash_keys",
@@ -74,8 +83,9 @@ def hash_into(
         SPLITS=splits,
         TILE=tile,
         WORDS=layout.words,
-        WORDS4=layout.words4,
-        WORD_MASK=f"{layout.word_mask}u",
+        RINGS=layout.rings,
+        TABLES=layout.num_tables,
+        PLANES=layout.num_planes,
     )
     grid = (-(-rows // tile), batch * heads)
     arguments = [keys, matrix, center, codes, spans, heads, rows, codes.shape[2], limit, append]
@@ -85,7 +95,7 @@ def hash_into(
 def norms_into(norms: Any, values: Any, spans: Any, *, append: bool = False) -> None:
     """Write |v| rounded to bfloat16, as float32 [B, Hkv, N]."""
     batch, heads, rows, dim = values.shape
-    unused = {"TILE": 64, "DIM16": 16, "SPLITS": 1, "WORDS": 1, "WORDS4": 1, "WORD_MASK": "0u"}
+    unused = {"TILE": 64, "DIM16": 16, "SPLITS": 1, "WORDS": 1, "RINGS": 1, "TABLES": 1, "PLANES": 1}
     kernel = compiled("hash_keys.cu", "value_norms", KV_T=element(values), HEAD_DIM=dim, **unused)
     arguments = [values, norms, spans, heads, rows, norms.shape[2], append]
     launch(kernel, (-(-rows // 32), batch * heads), 256, arguments, "illi")
@@ -108,21 +118,27 @@ def advance_spans(spans: Any, status: Any, tokens: int, num_slots: int) -> None:
 
 def write_tokens(old: Mapping[str, Any], new: Mapping[str, Any], ends: Any) -> dict[str, Any]:
     """The arrays of a cache with T new tokens behind the slot `ends` [B] of each sequence, in place where they fit."""
-    cupy = import_module("cupy")
     added, needed = new["keys"].shape[2], int(ends.max()) + new["keys"].shape[2]
     arrays = dict(old)
     if needed > old["keys"].shape[2]:
         arrays = {name: _grow(name, array, needed) for name, array in old.items()}
     for row, end in enumerate(ends.tolist()):
-        to, source = cupy.arange(end, end + added), cupy.arange(added)
-        for name in ("keys", "values"):
-            arrays[name][row, :, end : end + added] = new[name][row]
-        if "value_norms" in arrays:
-            arrays["value_norms"][row, :, end : end + added] = new["value_norms"][row, :, :added]
+        for name in ("keys", "values", "value_norms"):
+            if name in arrays:
+                arrays[name][row, :, end : end + added] = new[name][row, :, :added]
         if "codes" in arrays:
-            packed = new["codes"][row][:, source // 32, :, source % 32]
-            arrays["codes"][row][:, to // 32, :, to % 32] = packed
+            _write_codes(arrays["codes"][row], new["codes"][row], end, added)
     return arrays
+
+
+def _write_codes(codes: Any, new: Any, end: int, added: int) -> None:
+    """Turn the first `added` tokens of `new` for the lanes behind slot `end`, and write them there."""
+    cupy = import_module("cupy")
+    layout = CodeLayout(LANES * codes.shape[2], codes.shape[3])
+    straight = cupy.pad(layout.unpack(new, added, cupy), ((0, 0), (0, 0), (end % 32, 0)))
+    source, to = cupy.arange(end % 32, end % 32 + added), cupy.arange(end, end + added)
+    packed = layout.pack(straight, cupy)
+    codes[:, to // 32, :, :, to % 32] = packed[:, source // 32, :, :, source % 32]
 
 
 def _grow(name: str, array: Any, slots: int) -> Any:

@@ -14,7 +14,7 @@ typedef Element<KV_T>::Sum Sum;
 __device__ __forceinline__ Sum warp_exp(Sum x) { return sizeof(Sum) == 4 ? (Sum)__expf((float)x) : (Sum)exp((double)x); }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
-    attend(const KV_T* __restrict__ query, const KV_T* __restrict__ keys, const KV_T* __restrict__ values,
+    attend(const QUERY_T* __restrict__ query, const KV_T* __restrict__ keys, const KV_T* __restrict__ values,
            const int* __restrict__ indices, const int* __restrict__ lengths, Sum* __restrict__ partial,
            u32* __restrict__ tickets, u32* __restrict__ status, OUT* __restrict__ output, Sum* __restrict__ lse, i64 slots, int max_kept,
            int heads_a_list_pair, Sum sm_scale) {
@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
 #pragma unroll
         for (int i = 0; i < OWN; ++i) {
             const int d = (i / SIZE * LANES + lane) * SIZE + i % SIZE;
-            q[h][i] = Element<KV_T>::up(query[((i64)row * HEADS + h) * HEAD_DIM + d]) * sm_scale;
+            q[h][i] = (Sum)Element<QUERY_T>::up(query[((i64)row * HEADS + h) * HEAD_DIM + d]) * sm_scale;
             sum[h][i] = 0;
         }
     }
@@ -45,55 +45,55 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     int following[UNROLL];
 #pragma unroll
     for (int u = 0; u < UNROLL; ++u) following[u] = begin + group + u * GROUPS < end ? list[begin + group + u * GROUPS] : 0;
-        for (int tile = begin; tile < end; tile += GROUPS * UNROLL) {
-            const int first = tile + group;
-            int slots_now[UNROLL];
+    for (int tile = begin; tile < end; tile += GROUPS * UNROLL) {
+        const int first = tile + group;
+        int slots_now[UNROLL];
+#pragma unroll
+        for (int u = 0; u < UNROLL; ++u) {
+            const int next = first + (UNROLL + u) * GROUPS;
+            slots_now[u] = following[u];
+            following[u] = next < end ? list[next] : 0;
+        }
+        Pack<KV_T> k[UNROLL][PACKS], v[UNROLL][PACKS];
+#pragma unroll
+        for (int u = 0; u < UNROLL; ++u) {
+            const int at = first + u * GROUPS;
+            const i64 slot = min((i64)max(slots_now[u], 0), slots - 1);
+#pragma unroll
+            for (int p = 0; p < PACKS; ++p)
+                if (at < end) {
+                    const i64 place = slot * HEAD_DIM + (p * LANES + lane) * SIZE;
+                    k[u][p] = *reinterpret_cast<const Pack<KV_T>*>(own_keys + place);
+                    v[u][p] = *reinterpret_cast<const Pack<KV_T>*>(own_values + place);
+                }
+        }
+#pragma unroll
+        for (int h = 0; h < HEADS; ++h) {
+            Sum logit[UNROLL], above = top[h];
 #pragma unroll
             for (int u = 0; u < UNROLL; ++u) {
-                const int next = first + (UNROLL + u) * GROUPS;
-                slots_now[u] = following[u];
-                following[u] = next < end ? list[next] : 0;
+                Sum dot = 0;
+#pragma unroll
+                for (int i = 0; i < OWN; ++i) dot += q[h][i] * Element<KV_T>::up(k[u][i / SIZE].at[i % SIZE]);
+#pragma unroll
+                for (int step = LANES / 2; step; step /= 2) dot += __shfl_xor_sync(~0u, dot, step, LANES);
+                logit[u] = first + u * GROUPS < end ? dot : -INFINITE;
+                above = max(above, logit[u]);
             }
-            Pack<KV_T> k[UNROLL][PACKS], v[UNROLL][PACKS];
+            const Sum fade = top[h] == above ? (Sum)1 : warp_exp(top[h] - above);
+            mass[h] *= fade, top[h] = above;
+#pragma unroll
+            for (int i = 0; i < OWN; ++i) sum[h][i] *= fade;
 #pragma unroll
             for (int u = 0; u < UNROLL; ++u) {
-                const int at = first + u * GROUPS;
-                const i64 slot = min((i64)max(slots_now[u], 0), slots - 1);
+                if (first + u * GROUPS >= end) continue;
+                const Sum weight = warp_exp(logit[u] - above);
+                mass[h] += weight;
 #pragma unroll
-                for (int p = 0; p < PACKS; ++p)
-                    if (at < end) {
-                        const i64 place = slot * HEAD_DIM + (p * LANES + lane) * SIZE;
-                        k[u][p] = *reinterpret_cast<const Pack<KV_T>*>(own_keys + place);
-                        v[u][p] = *reinterpret_cast<const Pack<KV_T>*>(own_values + place);
-                    }
-            }
-#pragma unroll
-            for (int h = 0; h < HEADS; ++h) {
-                Sum logit[UNROLL], above = top[h];
-#pragma unroll
-                for (int u = 0; u < UNROLL; ++u) {
-                    Sum dot = 0;
-#pragma unroll
-                    for (int i = 0; i < OWN; ++i) dot += q[h][i] * Element<KV_T>::up(k[u][i / SIZE].at[i % SIZE]);
-#pragma unroll
-                    for (int step = LANES / 2; step; step /= 2) dot += __shfl_xor_sync(~0u, dot, step, LANES);
-                    logit[u] = first + u * GROUPS < end ? dot : -INFINITE;
-                    above = max(above, logit[u]);
-                }
-                const Sum fade = top[h] == above ? (Sum)1 : warp_exp(top[h] - above);
-                mass[h] *= fade, top[h] = above;
-#pragma unroll
-                for (int i = 0; i < OWN; ++i) sum[h][i] *= fade;
-#pragma unroll
-                for (int u = 0; u < UNROLL; ++u) {
-                    if (first + u * GROUPS >= end) continue;
-                    const Sum weight = warp_exp(logit[u] - above);
-                    mass[h] += weight;
-#pragma unroll
-                    for (int i = 0; i < OWN; ++i) sum[h][i] += weight * Element<KV_T>::up(v[u][i / SIZE].at[i % SIZE]);
-                }
+                for (int i = 0; i < OWN; ++i) sum[h][i] += weight * Element<KV_T>::up(v[u][i / SIZE].at[i % SIZE]);
             }
         }
+    }
 
     // Lane groups of a warp, then warps, then splits.
 #pragma unroll

@@ -42,13 +42,14 @@ __device__ __forceinline__ u32 order_score(float score) {
     return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
-// The selection order: score first, then the later token.
-__device__ __forceinline__ u64 order_token(float score, u32 slot) { return (u64)order_score(score) << 32 | slot; }
-
 // A valid span of slots and its forced ends, clamped to what the cache holds.
 struct Span {
     int start, end, sink_end, window_start;
     __device__ __forceinline__ bool forced(int slot) const { return slot < sink_end || slot >= window_start; }
+    __device__ __forceinline__ int num_forced_before(int slot) const {
+        if (window_start <= sink_end) return max(0, slot - start);
+        return max(0, min(slot, sink_end) - start) + max(0, slot - window_start);
+    }
     __device__ __forceinline__ int num_forced() const {
         return window_start > sink_end ? end - start - (window_start - sink_end) : end - start;
     }

@@ -5,10 +5,11 @@
 // A block hashes TILE tokens of one KV head against all planes, 32 columns (one packed word) at a time; warp w
 // owns rows 32 w .. 32 w + 31. Rows beyond the count are zero, so a key has the same bits alone or among others.
 //
-// planes [columns, HEAD_DIM] bf16 in column order: column 32 w + 8 t + c is bit 8 t + 4 (c & 1) + c / 2 of word w, the
-// order in which two ballots over an 8-column accumulator deliver bits; unused bits are masked off.
-// codes [B*Hkv, slot blocks, WORDS4, 32 lanes] of four words; token n is lane n % 32 of block n / 32.
-// Cost a token: SPLITS * 32 * WORDS * HEAD_DIM multiply-adds, its key once, 16 * WORDS4 bytes written.
+// planes [columns, HEAD_DIM] bf16 in column order: column 32 w + 8 t + c is bit 32 w + 8 t + 4 (c & 1) + c / 2 of a
+// token's tables laid end to end, the order in which two ballots over an 8-column accumulator deliver bits.
+// codes [B*Hkv, slot blocks, RINGS, PLANES, 32 lanes] of words; token n is lane n % 32 of block n / 32. A ring is 32
+// fields of PLANES bits, and field s of lane j is table s ^ j of the ring (see score.cu); tables beyond TABLES are 0.
+// Cost a token: SPLITS * 32 * WORDS * HEAD_DIM multiply-adds, its key once, 4 * RINGS * PLANES bytes written.
 #include "common.cuh"
 
 #define HASH_THREADS TILE
@@ -41,6 +42,7 @@ extern "C" __global__ void __launch_bounds__(HASH_THREADS)
     extern __shared__ __align__(16) bf16 shared[];
     bf16* rows = shared;                           // [SPLITS][TILE][WIDTH]
     bf16* slab = shared + SPLITS * TILE * WIDTH;   // [2][32][WIDTH]
+    u32* straight = reinterpret_cast<u32*>(slab + 64 * WIDTH) + threadIdx.x;  // [PLANES + 1][TILE], a ring not turned
     const int pair = blockIdx.y, thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
 
     // With append, row r of `keys` goes behind the span, as far as `capacity`; else slots are rows and those outside the span are left alone.
@@ -83,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(HASH_THREADS)
 
     const i64 out = first + warp * 32 + lane + shift;
     const bool mine = first + warp * 32 + lane < stop && out < capacity;
-    u32* to = codes + (((i64)pair * slot_blocks + out / 32) * WORDS4 * 32 + out % 32) * 4;
+    u32* to = codes + ((i64)pair * slot_blocks + out / 32) * RINGS * PLANES * 32 + out % 32;
     const int a_row = warp * 32 + lane % 16, a_column = lane / 16 * 8;
     const int b_row = lane % 8 + lane / 16 * 8, b_column = lane / 8 % 2 * 8;
     // One term's fragments of this warp's rows stay in registers; more terms are read again for every word.
@@ -146,7 +148,22 @@ extern "C" __global__ void __launch_bounds__(HASH_THREADS)
                     const u32 byte = (even >> (4 * row) & 15) | (odd >> (4 * row) & 15) << 4;
                     if (quarter == 2 * m + half) packed |= byte << (8 * t);
                 }
-        if (mine) to[(word / 4) * 128 + word % 4] = packed & WORD_MASK;
+        straight[word % PLANES * TILE] = packed;
+        if (mine && (word % PLANES == PLANES - 1 || word == WORDS - 1)) {
+            const int ring = word / PLANES;
+            u32 turned[PLANES + 1] = {};
+#pragma unroll
+            for (int field = 0; field < 32; ++field) {
+                const int table = field ^ (int)(out % 32), from = table * PLANES;
+                const u32 low = straight[from / 32 * TILE], high = straight[(from / 32 + 1) * TILE];
+                u32 code = __funnelshift_r(low, high, from % 32) & ((1u << PLANES) - 1);
+                if (ring * 32 + table >= TABLES) code = 0;
+                turned[field * PLANES / 32] |= code << (field * PLANES % 32);
+                if (field * PLANES % 32 + PLANES > 32) turned[field * PLANES / 32 + 1] |= code >> (32 - field * PLANES % 32);
+            }
+#pragma unroll
+            for (int w = 0; w < PLANES; ++w) to[(ring * PLANES + w) * 32] = turned[w];
+        }
         __syncthreads();
     }
 }

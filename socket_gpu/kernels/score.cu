@@ -1,163 +1,369 @@
-// Mean soft collision weight of every valid token with each query head of its KV head (S1), by table look-ups.
+// Mean collision weight of every valid token with the query heads of its KV head (S1), from queries to scores.
 //
-// Codes are read once a KV head. A word of 32 bits holds PER_WORD codes of PLANES bits; a lane owns one token, and
-// 16-byte loads bring four words: codes [B*Hkv, slot blocks, WORDS4, 32 lanes] of uint4. Tables as in query_tables.cu
-// lie in shared memory; entry i of a table is in bank i, so look-ups never conflict. GROUP heads share every index.
+// 1. Projections of the queries on all planes, by tensor cores: planes are bfloat16, a query is split exactly into
+//    SPLITS bfloat16 terms. A plane gives a key on either of its sides a factor: 2 sigma(+-2h/tau) for soft
+//    collisions, written 2 / (1 + exp(-+2h/tau)), which is exact at both ends; 1 or 0 for hard ones.
+// 2. Look-up tables with the products of all 2^PLANES codes (of both halves of a code beyond LOW_BITS). 32 tables lie
+//    side by side, entry i of table t in word [i][t]: table t is bank t. One ring of 32 is held at a time.
+// 3. A lane owns a token, and field s of lane j is table s ^ j (layout.py): at every step 32 lanes read 32 banks,
+//    whatever their codes are. Sums over other rings wait in shared memory, `tile` blocks of 32 tokens.
 //
-// Cost a token and KV head: 4 * 4 * WORDS4 bytes, and L * CHUNKS * ENTRY_WORDS look-ups of 4 bytes.
-// Half products are summed in half over FLUSH tables, then in float.
+// BYTES (MODE 0): an entry is 4 bytes, a head each, floor((w - lowest) / step + t / 32): the dither t / 32 of table t
+//   keeps equal products of many tables from being rounded alike. Integers are summed, so no order of sums matters.
+//   Errors stay below byte_table_error (scoring.py). Beyond LOW_BITS only for hard collisions, whose halves are
+//   combined by AND.
+// FLOAT (MODE 1): an entry is one head's float; a group takes a pass a head.
 //
-// Tables beyond one slab (STRIDE4 > WORDS4) take further launches with `accumulate`; norms, if any, come with the last.
-//
+// planes [row tiles, K16, 32 lanes] of matrix fragments, row l * PLANES + p (key_index.py); codes [B*Hkv, slot blocks,
+// ALL_RINGS, PLANES, 32 lanes]; scores [B, Hq, slots], or [B, Hkv, slots] if SHARED, the sum over the group in head
+// order. More than RINGS rings take further launches with `accumulate`; norms, if any, come with the last.
 // With survivors != null, unforced tokens whose score reaches their row's floor are also listed for select.cu, warp by
 // warp in shared memory, then in survivors [rows, capacity], whose counts may pass the capacity.
-// SHARED: the heads' scores are added in head order and one row a KV head is written.
+//
+// Cost a token and KV head: 4 * RINGS * PLANES bytes, and a look-up, a shift, a mask and two dot products a table.
+// 32/8 heads, 131072 tokens, P=10, L=60, on an H100, with the query's side: v1, two tables of 2^5 half2 entries,
+// multiplied (240 look-ups a token where 64 are made now), tables by a launch of their own: 54 + 6 us; v2, byte tables,
+// sums by permutes and additions: 53 + 7 us, bound by the integer pipe; v3, sums by dot products: 49 + 7 us.
 #include "common.cuh"
 
-#define FLUSH 10
-#define ROWS (SHARED ? 1 : GROUP)
-#define LISTED (ROWS > 4 ? 64 : ROWS > 2 ? 128 : 256)  // a warp's list of a row
+#define BYTES (MODE == 0)
+#define HEADS (BYTES ? 4 : 1)
+#define OWN (GROUP < HEADS ? GROUP : HEADS)
+#define PASSES ((GROUP + HEADS - 1) / HEADS)
+#define ROWS (SHARED ? 1 : OWN)
+#define PARTS (BYTES ? 2 : 1)
+#define SIDES (BYTES ? 1 : 2)
+#define HARD (QUERY_MAP == 3)
+#define HIGH_BITS (PLANES - LOW_BITS)
+#define WARPS (THREADS / 32)
+#define K16 ((HEAD_DIM + 15) / 16)
+#define WIDTH (K16 * 16 + 8)
+#define MAGIC 49152.0f  // 1.5 * 2^15: bits 8 and up of a float near it are its integer
+#define AHEAD 4         // blocks a warp asks the L2 cache for before it reads them
 
-// MODE: 0 half2 products, 1 float products, 2 hard matches.
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
-    score(const uint4* __restrict__ codes, const u32* __restrict__ tables, const float* __restrict__ norms,
-          const i64* __restrict__ spans, float* __restrict__ scores, u64* __restrict__ survivors,
-          u32* __restrict__ num_survivors, const u32* __restrict__ floors, int capacity, int num_kv_heads, int slots, int slot_blocks, int first4, int accumulate,
-          int sink, int window, float scale) {
-    extern __shared__ __align__(16) u32 shared[];
-    const int TABLE_WORDS = MODE == 2 ? GROUP * TABLES : TABLES * CHUNKS * ENTRY_WORDS * 32;
-    u64* listed = reinterpret_cast<u64*>(shared + (TABLE_WORDS + 1) / 2 * 2);  // [warps][ROWS][LISTED]
-    const int pair = blockIdx.y;
-    const int first_table = first4 * 4 * PER_WORD;
-    const u32* own_tables = tables + ((i64)pair * ALL_TABLES + first_table) * CHUNKS * ENTRY_WORDS * 32;
-    if (MODE == 2)
-        for (int i = threadIdx.x; i < TABLE_WORDS; i += THREADS)
-            shared[i] = tables[((i64)pair * GROUP + i / TABLES) * ALL_TABLES + first_table + i % TABLES];
-    else
-#pragma unroll 4
-        for (int i = threadIdx.x; i < TABLE_WORDS / 4; i += THREADS)
-            reinterpret_cast<uint4*>(shared)[i] = reinterpret_cast<const uint4*>(own_tables)[i];
-    __syncthreads();
+// QUERY_MAP: 0 tanh_scaled, 1 tanh, 2 linear, 3 hard. Fast functions: errors of 1e-6 in a factor, exact at both ends.
+__device__ __forceinline__ float factor_of(float z, int side, float inverse_temperature) {
+    if (HARD) return (z >= 0) == side ? 1.0f : 0.0f;
+    const float tangent = 1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * z));
+    const float h = QUERY_MAP == 0 ? tangent * rsqrtf((float)HEAD_DIM) : QUERY_MAP == 1 ? tangent : z;
+    return __fdividef(2.0f, 1.0f + __expf((side ? -2.0f : 2.0f) * h * inverse_temperature));
+}
+
+// Bits `bit` .. `bit + size` of a ring as a byte offset into a look-up table, at a lane's bank.
+__device__ __forceinline__ u32 place(const u32 (&words)[PLANES + 1], int bit, int size, u32 bank) {
+    const int word = bit / 32, at = bit % 32;
+    u32 shifted = at >= 7 ? words[word] >> (at - 7) : words[word] << (7 - at);
+    if (at + size > 32) shifted = __funnelshift_r(words[word], words[word + 1], at - 7);
+    return (shifted & (((1u << size) - 1) << 7)) | bank;
+}
+
+// Where the factor of a ring's table is kept: [PLANES][SIDES][OWN][32 tables].
+__device__ __forceinline__ int factor_at(int plane, int side, int head) {
+    return ((plane * SIDES + side) * OWN + head) * 32;
+}
+
+// Products over BITS planes from FIRST on, for every side of each: 2^BITS rows of 32 tables. A warp takes the rows
+// whose middle bits are its own number.
+template <int FIRST, int BITS>
+__device__ __forceinline__ void fill(u32* table, const float* factors, bool real, const float (&scale)[OWN], const float (&offset)[OWN]) {
+    const int LOW = BITS < 3 ? BITS : 3, MIDDLE = BITS - LOW < 4 ? BITS - LOW : 4, HIGH = BITS - LOW - MIDDLE;
+    static_assert(WARPS >= 16, "a warp for each value of four middle bits");
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    if (warp >= 1 << MIDDLE) return;
+    auto factor = [&](int bit, int side, int h) {
+        if (!real) return 0.0f;
+        if (SIDES == 2) return factors[factor_at(FIRST + bit, side, h)];
+        const float up = factors[factor_at(FIRST + bit, 0, h)];
+        return side ? up : (HARD ? 1.0f : 2.0f) - up;
+    };
+    auto spread = [&](auto& products, int bits, int first, int h) {
+#pragma unroll
+        for (int b = 0; b < bits; ++b) {
+            const float up = factor(first + b, 1, h), down = factor(first + b, 0, h);
+#pragma unroll
+            for (int i = 0; i < 1 << b; ++i) {
+                products[i | 1 << b][h] = products[i][h] * up;
+                products[i][h] *= down;
+            }
+        }
+    };
+    float low[1 << LOW][OWN], rest[1 << HIGH][OWN];
+#pragma unroll
+    for (int h = 0; h < OWN; ++h) {
+        low[0][h] = scale[h], rest[0][h] = 1.0f;
+#pragma unroll
+        for (int b = 0; b < MIDDLE; ++b) low[0][h] *= factor(LOW + b, warp >> b & 1, h);
+        spread(low, LOW, 0, h);
+        spread(rest, HIGH, LOW + MIDDLE, h);
+    }
+#pragma unroll
+    for (int high = 0; high < 1 << HIGH; ++high) {
+        u32* row = table + ((high << (LOW + MIDDLE) | warp << LOW) * 32 + lane);
+#pragma unroll
+        for (int i = 0; i < 1 << LOW; ++i) {
+            if (BYTES) {
+                u32 whole[4] = {};
+#pragma unroll
+                for (int h = 0; h < OWN; ++h) whole[h] = __float_as_uint(fmaf(low[i][h], rest[high][h], real ? offset[h] : MAGIC));
+                row[i * 32] = __byte_perm(__byte_perm(whole[0], whole[1], 0x0051), __byte_perm(whole[2], whole[3], 0x0051), 0x5410);
+            } else {
+                row[i * 32] = __float_as_uint(low[i][0] * rest[high][0]);
+            }
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    score(const QUERY_T* __restrict__ query, const uint4* __restrict__ planes, const u32* __restrict__ codes,
+          const float* __restrict__ norms, const i64* __restrict__ spans, float* __restrict__ scores,
+          u64* __restrict__ survivors, u32* __restrict__ num_survivors, const u32* __restrict__ floors, int capacity,
+          int num_kv_heads, int slots, int slot_blocks, int first_ring, int accumulate, int tile, int sink, int window,
+          float inverse_temperature, float mean) {
+    extern __shared__ __align__(16) u32 table[];  // [2^LOW_BITS (+ 2^HIGH_BITS)][32]
+    const int ENTRIES = (1 << LOW_BITS) + (HIGH_BITS ? 1 << HIGH_BITS : 0);
+    u32* waiting = table + ENTRIES * 32;                                                          // [tile][PARTS][32]
+    u64* listed = reinterpret_cast<u64*>(waiting + (RINGS > 1 ? tile * PARTS * 32 : 0));          // [WARPS][ROWS][LISTED]
+    float* factors = reinterpret_cast<float*>(listed + WARPS * ROWS * LISTED);                    // [RINGS][factor_at]
+    __nv_bfloat16* terms = reinterpret_cast<__nv_bfloat16*>(table);                               // [SPLITS][8][WIDTH], at first
+    __shared__ float extremes[2][RINGS][OWN];
+    __shared__ float4 code[OWN];  // of a head's bytes: scale, MAGIC minus the lowest; of its scores: step, base
+    const int pair = blockIdx.y, head0 = blockIdx.x % PASSES * HEADS, heads = min(OWN, GROUP - head0);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int Q_ITEMS = (8 * K16 * 16 + THREADS - 1) / THREADS, ROW_TILES = (TABLES * PLANES + 15) / 16;
+    const int AT_ONCE = K16 > 12 ? 1 : K16 > 8 ? 2 : 3;
+
+    // What all else waits for is asked for at once and alone: a first read takes a microsecond, more behind other reads.
+    double own_query[Q_ITEMS];
+#pragma unroll
+    for (int i = 0; i < Q_ITEMS; ++i) {
+        const int item = threadIdx.x + i * THREADS, h = item / (K16 * 16), d = item % (K16 * 16);
+        const bool real = h < heads && d < HEAD_DIM;
+        own_query[i] = real ? (double)Element<QUERY_T>::up(query[((i64)pair * GROUP + head0 + h) * HEAD_DIM + d]) : 0.0;
+    }
+    uint4 rows[AT_ONCE][K16];
+    auto load_rows = [&](int part) {
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i)
+#pragma unroll
+            for (int k = 0; k < K16; ++k)
+                if (part + i * WARPS < ROW_TILES)
+                    rows[i][k] = planes[((i64)(first_ring * 2 * PLANES + part + i * WARPS) * K16 + k) * 32 + lane];
+    };
+    load_rows(warp);
+    const i64 row0 = SHARED ? pair : (i64)pair * GROUP + head0;
+    int floor_bits[ROWS];  // of a score, which is never negative
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r) floor_bits[r] = survivors && r < heads ? (int)(floors[2 * (row0 + r)] ^ 0x80000000u) : 0;
 
     const Span span = load_span(spans, pair / num_kv_heads, slots, sink, window);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int first_block = span.start / 32, last_block = (span.end + 31) / 32;
-    const int share = (last_block - first_block + gridDim.x - 1) / gridDim.x;
-    const int stop = min(last_block, first_block + share * ((int)blockIdx.x + 1));
-    const uint4* source = codes + ((i64)pair * slot_blocks * STRIDE4 + first4) * 32 + lane;
-    const char* lookup = reinterpret_cast<const char*>(shared);
+    const int shares = gridDim.x / PASSES, first_block = span.start / 32, last_block = (span.end + 31) / 32;
+    const int share = (last_block - first_block + shares - 1) / shares;
+    const int begin = first_block + share * (blockIdx.x / PASSES), stop = min(last_block, begin + share);
+    if (begin >= stop) return;
 
-    u64* mine = listed + warp * ROWS * LISTED;
-    int least[ROWS];  // floors as bits of a score, which is never negative
-    u32 num_listed[ROWS];
+    auto block_codes = [&](int block, int ring) {
+        return codes + (((i64)pair * slot_blocks + block) * ALL_RINGS + first_ring + ring) * PLANES * 32;
+    };
+    auto prefetch = [&](const u32* at) {
+        if (lane < PLANES) asm volatile("prefetch.global.L2 [%0];" ::"l"(at + lane * 32));
+    };
+    u32 next[PLANES];
+    auto load = [&](const u32* at) {
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r) least[r] = survivors ? (int)(floors[2 * (pair * ROWS + r)] ^ 0x80000000u) : 0, num_listed[r] = 0;
+        for (int w = 0; w < PLANES; ++w) next[w] = __ldcs(at + w * 32 + lane);
+    };
+
+#pragma unroll
+    for (int i = 0; i < Q_ITEMS; ++i) {
+        const int item = threadIdx.x + i * THREADS, h = item / (K16 * 16), d = item % (K16 * 16);
+#pragma unroll
+        for (int s = 0; s < SPLITS && h < 8; ++s) {
+            const __nv_bfloat16 term = __float2bfloat16_rn((float)own_query[i]);
+            terms[(s * 8 + h) * WIDTH + d] = term;
+            own_query[i] -= (double)__bfloat162float(term);
+        }
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int part = warp; part < ROW_TILES; part += AT_ONCE * WARPS) {
+        float z[AT_ONCE][4] = {};
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i)
+#pragma unroll
+            for (int k = 0; k < K16; ++k)
+#pragma unroll
+                for (int s = SPLITS - 1; s >= 0; --s) {
+                    const u32* b = reinterpret_cast<const u32*>(terms + (s * 8 + lane / 4) * WIDTH + k * 16 + lane % 4 * 2);
+                    const uint4 a = rows[i][k];
+                    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                                 : "+f"(z[i][0]), "+f"(z[i][1]), "+f"(z[i][2]), "+f"(z[i][3])
+                                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b[0]), "r"(b[4]));
+                }
+        if (part == warp)
+            for (int block = begin + warp, i = 0; block < stop && i < 2 * AHEAD; block += WARPS, ++i) prefetch(block_codes(block, 0));
+        load_rows(part + AT_ONCE * WARPS);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i)
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+                const int row = (part + i * WARPS) * 16 + c / 2 * 8 + lane / 4, h = lane % 4 * 2 + c % 2, at = row / PLANES;
+                if (row >= TABLES * PLANES || h >= OWN) continue;
+                float* to = factors + at / 32 * PLANES * SIDES * OWN * 32 + at % 32;
+#pragma unroll
+                for (int side = 0; side < SIDES; ++side)
+                    to[factor_at(row % PLANES, side, h)] = factor_of(z[i][c], BYTES ? 1 : side, inverse_temperature);
+            }
+    }
+    __syncthreads();
+
+    // The lowest product of any table is byte 0, the highest 254 or 255.
+    for (int item = warp; BYTES && item < RINGS * OWN; item += WARPS) {
+        const bool real = item / OWN * 32 + lane < TABLES;
+        float most = 1, least = 1;
+#pragma unroll
+        for (int p = 0; p < PLANES; ++p) {
+            const float up = factors[item / OWN * PLANES * OWN * 32 + factor_at(p, 0, item % OWN) + lane];
+            const float down = (HARD ? 1.0f : 2.0f) - up;
+            most *= fmaxf(up, down), least *= fminf(up, down);
+        }
+        if (!real) most = 0, least = INFINITE;
+#pragma unroll
+        for (int reach = 16; reach; reach /= 2) {
+            most = fmaxf(most, __shfl_xor_sync(~0u, most, reach));
+            least = fminf(least, __shfl_xor_sync(~0u, least, reach));
+        }
+        if (lane == 0) extremes[0][item / OWN][item % OWN] = least, extremes[1][item / OWN][item % OWN] = most;
+    }
+    __syncthreads();
+    if (BYTES && threadIdx.x < OWN) {
+        float least = INFINITE, most = 0;
+#pragma unroll
+        for (int r = 0; r < RINGS; ++r)
+            least = fminf(least, extremes[0][r][threadIdx.x]), most = fmaxf(most, extremes[1][r][threadIdx.x]);
+        // A range below 2^-6 of its own height would not leave the integer room in MAGIC.
+        const float scale = 254.0f / fmaxf(most - least, most * 0x1p-6f), lowest = floorf(least * scale), step = mean / scale;
+        // Rounding down takes half a step from a table, and dithers of a ring add up to 0, 1, ..., 31 of 32 parts.
+        const float last = TABLES % 32, dithers = (TABLES / 32 * 496 + last * (last - 1) / 2) / 32;
+        code[threadIdx.x] = make_float4(scale, MAGIC - lowest, step, (TABLES * lowest + (HARD ? 0.0f : 0.5f * TABLES - dithers)) * step);
+    }
+    __syncthreads();
+    float scale[OWN], offset[OWN], base[OWN], step[OWN];
+#pragma unroll
+    for (int h = 0; h < OWN; ++h) {
+        scale[h] = 1, offset[h] = 0, base[h] = 0, step[h] = mean;
+        if (BYTES) scale[h] = code[h].x, offset[h] = code[h].y + (HARD ? 0.0f : lane / 32.0f), step[h] = code[h].z, base[h] = code[h].w;
+    }
+
+    u32 num_listed[ROWS];
+    u64* mine = listed + warp * ROWS * LISTED;
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r) num_listed[r] = 0;
     // All rows at once: their places are asked for by different lanes in one round trip.
     auto flush = [&] {
         __syncwarp();
         u32 count = 0;
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) count = lane == r ? num_listed[r] : count;
-        const u32 start = count ? atomicAdd(num_survivors + pair * ROWS + lane, count) : 0;
+        const u32 start = count ? atomicAdd(num_survivors + row0 + lane, count) : 0;
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
             const u32 to = __shfl_sync(~0u, start, r);
+#pragma unroll 1
             for (u32 i = lane; i < num_listed[r]; i += 32)
-                if (to + i < (u32)capacity) survivors[((i64)pair * ROWS + r) * capacity + to + i] = mine[r * LISTED + i];
+                if (to + i < (u32)capacity) survivors[(row0 + r) * capacity + to + i] = mine[r * LISTED + i];
             num_listed[r] = 0;
         }
         __syncwarp();
     };
-
-    // Four words are loaded again for the next block as soon as they are used: one block of latency is hidden without
-    // a second set of registers.
-    uint4 held[WORDS4];
-    int block = first_block + share * blockIdx.x + warp;
-#pragma unroll
-    for (int i = 0; i < WORDS4; ++i)
-        if (block < stop) held[i] = __ldcs(source + ((i64)block * STRIDE4 + i) * 32);
-
-    auto load_norm = [&](int at) {
-        const int slot = at * 32 + lane;
-        return norms && at < stop && slot < span.end ? norms[(i64)pair * slots + slot] : 1.0f;
-    };
-    float next_norm = load_norm(block);
-    for (; block < stop; block += THREADS / 32) {
-        const float norm = next_norm;
-        next_norm = load_norm(block + THREADS / 32);
-        const bool more = block + THREADS / 32 < stop;
-        const uint4* following = source + (i64)(block + THREADS / 32) * STRIDE4 * 32;
-        float sum[GROUP];
-        __half2 partial[(GROUP + 1) / 2];
-#pragma unroll
-        for (int g = 0; g < GROUP; ++g) sum[g] = 0;
-#pragma unroll
-        for (int e = 0; e < (GROUP + 1) / 2; ++e) partial[e] = __float2half2_rn(0.0f);
-
-#pragma unroll
-        for (int t = 0; t < TABLES; ++t) {
-            const int word = t / PER_WORD;
-            const u32 bits = word % 4 == 0 ? held[word / 4].x : word % 4 == 1 ? held[word / 4].y : word % 4 == 2 ? held[word / 4].z : held[word / 4].w;
-            const int at = t % PER_WORD * PLANES;
-            if (MODE == 2)
-#pragma unroll
-                for (int g = 0; g < GROUP; ++g)
-                    sum[g] += (bits >> at & ((1u << PLANES) - 1)) == shared[g * TABLES + t] ? 1.0f : 0.0f;
-            u32 offset[CHUNKS];
-#pragma unroll
-            for (int c = 0; c < CHUNKS; ++c) {
-                const int shift = at + c * CHUNK_BITS - 2, size = min(CHUNK_BITS, PLANES - c * CHUNK_BITS);
-                offset[c] = (shift >= 0 ? bits >> shift : bits << -shift) & (((1u << size) - 1) << 2);
-            }
-#pragma unroll
-            for (int e = 0; MODE != 2 && e < ENTRY_WORDS; ++e) {
-                u32 entry[CHUNKS];
-#pragma unroll
-                for (int c = 0; c < CHUNKS; ++c)
-                    entry[c] = *reinterpret_cast<const u32*>(lookup + offset[c] + ((t * CHUNKS + c) * ENTRY_WORDS + e) * 128);
-                if (MODE == 0) {
-                    __half2 product = *reinterpret_cast<__half2*>(&entry[0]);
-#pragma unroll
-                    for (int c = 1; c < CHUNKS - 1; ++c) product = __hmul2(product, *reinterpret_cast<__half2*>(&entry[c]));
-                    partial[e] = CHUNKS == 1 ? __hadd2(partial[e], product)
-                                             : __hfma2(product, *reinterpret_cast<__half2*>(&entry[CHUNKS - 1]), partial[e]);
-                } else {
-                    float product = __uint_as_float(entry[0]);
-#pragma unroll
-                    for (int c = 1; c < CHUNKS; ++c) product *= __uint_as_float(entry[c]);
-                    sum[e] += product;
-                }
-            }
-            if (MODE == 0 && (t % FLUSH == FLUSH - 1 || t == TABLES - 1)) {
-#pragma unroll
-                for (int e = 0; e < ENTRY_WORDS; ++e) {
-                    const float2 pairsum = __half22float2(partial[e]);
-                    sum[2 * e] += pairsum.x;
-                    if (2 * e + 1 < GROUP) sum[2 * e + 1] += pairsum.y;
-                    partial[e] = __float2half2_rn(0.0f);
-                }
-            }
-            if (more && (t == TABLES - 1 || (t + 1) % (4 * PER_WORD) == 0)) held[word / 4] = __ldcs(following + word / 4 * 32);
-        }
-
+    auto finish = [&](int block, const u32 (&pairs)[2], float sum, float norm) {
         const int slot = block * 32 + lane;
         const bool valid = slot >= span.start && slot < span.end, choose = survivors && valid && !span.forced(slot);
+        const float counts[4] = {BYTES ? (float)(pairs[0] & 0xFFFF) : sum, (float)(pairs[0] >> 16), (float)(pairs[1] & 0xFFFF), (float)(pairs[1] >> 16)};
+        float* to = scores + row0 * slots + slot;
         float total = 0;
+        bool full = false;
 #pragma unroll
-        for (int g = 0; g < GROUP; ++g) {
-            float value = sum[g] * scale;
-            if (accumulate && valid) value += scores[((i64)pair * GROUP + g) * slots + slot];
-            if (norms) value *= norm;
-            total = g ? total + value : value;
-            if (SHARED && g < GROUP - 1) continue;
-            const float out = SHARED ? total : value;
-            const int r = SHARED ? 0 : g;
-            if (valid) scores[((i64)pair * ROWS + r) * slots + slot] = out;
-            const bool passes = choose && __float_as_int(out) >= least[r];
+        for (int h = 0; h < OWN; ++h) {
+            if (GROUP % HEADS && h >= heads) continue;
+            float out = fmaf(counts[h], step[h], base[h]);
+            if (accumulate && valid) out += *to;
+            out *= norm;
+            if (SHARED) out = total += out;
+            if (SHARED && h < OWN - 1) continue;
+            const int r = SHARED ? 0 : h;
+            if (valid) *to = out;
+            to += slots;
+            const bool passes = choose && __float_as_int(out) >= floor_bits[r];
             const u32 passing = __ballot_sync(~0u, passes);
-            if (passes) mine[r * LISTED + num_listed[r] + __popc(passing & ((1u << lane) - 1))] = order_token(out, slot);
+            if (passes)
+                mine[r * LISTED + num_listed[r] + __popc(passing & ((1u << lane) - 1))] = (u64)(__float_as_uint(out) | 0x80000000u) << 32 | (u32)slot;
             num_listed[r] += __popc(passing);
-            if (num_listed[r] > LISTED - 32) flush();
+            full |= num_listed[r] > LISTED - 32;
+        }
+        if (full) flush();
+    };
+
+    const char* low = reinterpret_cast<const char*>(table);
+    const char* high = low + (128 << LOW_BITS);
+    int filled = -1;
+    bool upwards = true;  // rings of one tile in order, of the next in reverse: the last one filled is used twice
+    for (int first = begin; first < stop; first += tile, upwards = !upwards) {
+        const int end = min(stop, first + tile);
+        for (int turn = 0; turn < RINGS; ++turn) {
+            const bool final = turn == RINGS - 1;
+            const int ring = upwards ? turn : RINGS - 1 - turn;
+            const u32* at = block_codes(first + warp, ring);
+            if (first + warp < end) load(at);
+            if (ring != filled) {
+                if (turn)
+                    for (int block = first + warp, i = 0; block < end && i < AHEAD; block += WARPS, ++i) prefetch(block_codes(block, ring));
+                __syncthreads();
+                const bool real = ring * 32 + lane < TABLES;
+                const float* from = factors + ring * PLANES * SIDES * OWN * 32 + lane;
+                fill<0, LOW_BITS>(table, from, real, scale, offset);
+                if (HIGH_BITS) fill<LOW_BITS % PLANES, HIGH_BITS>(table + (32 << LOW_BITS), from, real, scale, offset);
+                __syncthreads();
+                filled = ring;
+            }
+            u32 banks[32];  // by shuffles, so that they stay in registers: a computed one would be computed in every step
+#pragma unroll
+            for (int s = 0; s < 32; ++s) banks[s] = __shfl_xor_sync(~0u, lane << 2, s);
+            u32* held = waiting + warp * PARTS * 32 + lane;
+            for (int block = first + warp; block < end; block += WARPS, held += WARPS * PARTS * 32) {
+                u32 words[PLANES + 1];
+#pragma unroll
+                for (int w = 0; w < PLANES; ++w) words[w] = next[w];
+                words[PLANES] = 0;
+                at += WARPS * ALL_RINGS * PLANES * 32;
+                if (block + WARPS < end) load(at);
+                if (block + AHEAD * WARPS < end) prefetch(at + (AHEAD - 1) * WARPS * ALL_RINGS * PLANES * 32);
+                const int slot = block * 32 + lane;
+                const float norm = final && norms && slot < span.end ? norms[(i64)pair * slots + slot] : 1.0f;
+                // A sum of 32 bytes stays below 2^15: two of them share a word, one weighed by 1 and one by 2^15.
+                u32 pairs[2] = {0, 0};
+                float sum = 0;
+#pragma unroll
+                for (int s = 0; s < 32; ++s) {
+                    u32 entry = *reinterpret_cast<const u32*>(low + place(words, s * PLANES, LOW_BITS, banks[s]));
+                    u32 other = 0;
+                    if (HIGH_BITS) other = *reinterpret_cast<const u32*>(high + place(words, s * PLANES + LOW_BITS, HIGH_BITS, banks[s]));
+                    if (BYTES) {
+                        if (HIGH_BITS) entry &= other;
+                        pairs[0] = __dp2a_lo(0x80000001u, entry, pairs[0]);
+                        pairs[1] = __dp2a_hi(0x80000001u, entry, pairs[1]);
+                    } else {
+                        sum += HIGH_BITS ? __uint_as_float(entry) * __uint_as_float(other) : __uint_as_float(entry);
+                    }
+                }
+#pragma unroll
+                for (int p = 0; p < PARTS; ++p) {
+                    pairs[p] = (pairs[p] & 0x7FFF) | pairs[p] >> 15 << 16;
+                    if (turn && BYTES) pairs[p] += held[p * 32];
+                    if (turn && !BYTES) sum += __uint_as_float(held[p * 32]);
+                    if (!final) held[p * 32] = BYTES ? pairs[p] : __float_as_uint(sum);
+                }
+                if (final) finish(block, pairs, sum, norm);
+            }
         }
     }
     if (survivors) flush();

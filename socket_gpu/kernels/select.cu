@@ -1,22 +1,26 @@
 // Exact top-M of every row under the selection order, forced tokens included, as ascending lists. Nothing is sorted.
 //
 // score.cu passes on the tokens whose score reaches a floor just below the last step's threshold, a few times as many
-// as are wanted. The wanted-th largest of their keys (score, slot) is found by radix, kept tokens are marked in a
+// as are wanted. The wanted-th largest of their keys (score, slot) is found by histograms, kept tokens are marked in a
 // bitmap in shared memory, and the bitmap is written out in order. If the survivors are too few, too many for their
-// list, or were never made (scores from elsewhere), the same radix runs over all scores instead: the floor decides
+// list, or were never made (scores from elsewhere), the same search runs over all scores instead: the floor decides
 // the time, never the result, and order of arrival cannot change either.
 //
-// Rows: query heads, or KV heads for group="shared"; `rows_per_sequence` of them share a span. One block a row.
-// survivors [rows, capacity] of keys, held in shared memory; num_survivors [rows]: zero on exit. floors [rows, 2]: the next floor and its
-// distance from the threshold, in units of the order of scores.
+// Rows: query heads, or KV heads for group="shared"; `rows_per_sequence` of them share a span. PARTS blocks a row: each
+// finds the threshold and writes its part of the slots, so that few rows keep more of the chip busy.
+// Status bit 2, if asked for: no score of a row is a normal float.
+// survivors [rows, capacity] of keys, PER_THREAD of them in a thread's registers; counts [2, rows] of survivors and of
+// blocks that have read them, zero on exit. floors [rows, 2]: the next floor and its distance from the threshold, in
+// units of the order of scores.
 //
 // 32 rows of 131072 on an H100: v1, histogram and two launches over all scores, 29 us; v2, clusters that read each
 // other's lists, 46 us; v3, clusters that push, 45 us (two waves of clusters); v4, survivors, 24 us with a warp a word
-// written out, 17 us with a thread a word.
+// written out, 17-19 us with a thread a word; v5, survivors in registers and four blocks a row.
 #include "common.cuh"
 
 #define SELECT_THREADS 1024
 #define WINDOW_WORDS 4096  // slots marked at a time, over 32
+#define FEW 64
 #define FIRST_MARGIN (1u << 20)  // an eighth of an octave
 
 // Sum over the threads before this one, and over all: one value a thread.
@@ -43,43 +47,58 @@ __device__ u32 exclusive_sum(u32 value, u32& total) {
     return inclusive - value + (warp ? before : 0);
 }
 
-// The largest value no greater than the `wanted`-th largest key, such that no other key lies between. Ten bits a round,
-// a bin a thread, from the highest bit in which keys differ. `visit` passes every key to a
-// function; `any` is one of them.
-template <typename Visit> __device__ u64 find_key(Visit visit, u64 any, u32 wanted) {
-    __shared__ u32 digits[SELECT_THREADS];
-    __shared__ u64 differing;
-    __shared__ u32 found[3];
-    if (threadIdx.x == 0) differing = 0;
+// The wanted-th largest of the values that `visit` passes to a function; how many of the equal ones are `wanted`, and
+// whether that is all of them. A histogram of 1024 bins narrows the range, again while a bin holds more than FEW values;
+// the last ones are ranked against each other.
+struct Search {
+    u32 bins[SELECT_THREADS], bounds[2][32], found[3], gathered, few[FEW], answer[3], most;
+};
+template <typename Visit> __device__ u32 find_largest(Search& shared, Visit visit, u32& wanted, bool& all) {
+    u32 *bins = shared.bins, *found = shared.found, *few = shared.few, *answer = shared.answer, &gathered = shared.gathered;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    u32 low = ~0u, high = 0;
+    visit([&](u32 value) { low = min(low, value), high = max(high, value); });
+    low = __reduce_min_sync(~0u, low), high = __reduce_max_sync(~0u, high);
     __syncthreads();
-    u64 mine = 0;
-    visit([&](u64 key) { mine |= key ^ any; });
-    const u32 high = __reduce_or_sync(~0u, (u32)(mine >> 32)), low = __reduce_or_sync(~0u, (u32)mine);
-    if (threadIdx.x % 32 == 0) atomicOr(&differing, (u64)high << 32 | low);
+    if (lane == 0) shared.bounds[0][warp] = low, shared.bounds[1][warp] = high;
+    bins[threadIdx.x] = 0;
     __syncthreads();
-    int shift = 64 - __clzll((i64)differing);
-    u64 prefix = shift < 64 ? any >> shift : 0;
-    while (shift > 0) {
-        const int width = min(10, shift);
-        shift -= width;
-        digits[threadIdx.x] = 0;
-        __syncthreads();
-        visit([&](u64 key) {
-            if (shift + width >= 64 || key >> (shift + width) == prefix)
-                atomicAdd(digits + (key >> shift & ((1u << width) - 1)), 1u);
+    low = __reduce_min_sync(~0u, shared.bounds[0][lane]), high = __reduce_max_sync(~0u, shared.bounds[1][lane]);
+    shared.most = high;
+    while (true) {
+        const int shift = max(0, 22 - __clz(high - low));
+        visit([&](u32 value) {
+            if (value >= low && value <= high) atomicAdd(bins + ((value - low) >> shift), 1u);
         });
         __syncthreads();
-        // Thread t holds digit 1023 - t, so sums before a thread count the larger ones.
-        const u32 digit = SELECT_THREADS - 1 - threadIdx.x, count = digits[digit];
+        // Thread t holds bin 1023 - t, so sums before a thread count the larger ones.
+        const u32 bin = SELECT_THREADS - 1 - threadIdx.x, count = bins[bin];
         u32 total;
         const u32 larger = exclusive_sum(count, total);
-        if (larger < wanted && larger + count >= wanted) found[0] = digit, found[1] = larger, found[2] = count;
+        if (larger < wanted && larger + count >= wanted) found[0] = bin, found[1] = larger, found[2] = count, gathered = 0;
+        bins[bin] = 0;
         __syncthreads();
         wanted -= found[1];
-        prefix = prefix << width | found[0];
-        if (found[2] == wanted) break;
+        const u32 left = found[2];
+        low += found[0] << shift, high = min(high, low + (1u << shift) - 1);
+        all = left == wanted;
+        if (all || low == high) return low;
+        if (left <= FEW) break;
     }
-    return prefix << shift;
+    visit([&](u32 value) {
+        if (value >= low && value <= high) few[atomicAdd(&gathered, 1u)] = value;
+    });
+    __syncthreads();
+    if (threadIdx.x < gathered) {
+        u32 larger = 0, equal = 0;
+#pragma unroll 8
+        for (u32 i = 0; i < gathered; ++i) larger += few[i] > few[threadIdx.x], equal += few[i] == few[threadIdx.x];
+        if (larger < wanted && larger + equal >= wanted)
+            answer[0] = few[threadIdx.x], answer[1] = wanted - larger, answer[2] = larger + equal == wanted;
+    }
+    __syncthreads();
+    wanted = answer[1], all = answer[2];
+    return answer[0];
 }
 
 // The bits of a word from `low` up to `high`.
@@ -88,66 +107,84 @@ __device__ __forceinline__ u32 range_bits(int low, int high) {
     return low < high ? (~0u >> (32 - (high - low))) << low : 0;
 }
 
-extern "C" __global__ void __launch_bounds__(SELECT_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(SELECT_THREADS, PER_THREAD > 4 ? 1 : 2)
     select_tokens(const float* __restrict__ scores, const i64* __restrict__ spans, const u64* __restrict__ survivors,
-                  u32* __restrict__ num_survivors, u32* __restrict__ floors, int* __restrict__ indices,
-                  int* __restrict__ lengths, int slots, int rows_per_sequence, int capacity, int max_kept, int sink,
+                  u32* __restrict__ counts, u32* __restrict__ floors, u32* __restrict__ status,
+                  int* __restrict__ indices, int* __restrict__ lengths, int slots, int rows_per_sequence, int capacity, int max_kept, int sink,
                   int window, i64 tokens, double fraction) {
-    extern __shared__ u64 held[];
     __shared__ u32 marks[WINDOW_WORDS], places[WINDOW_WORDS];
-    const int row = blockIdx.x, thread = threadIdx.x;
+    __shared__ Search search;
+    const int row = blockIdx.y, part = blockIdx.x, parts = gridDim.x, thread = threadIdx.x;
+    const u64* list = survivors + (i64)row * capacity;
+    const float* own = scores + (i64)row * slots;
+    // The first half is read before the count is known: it is nearly always full.
+    u64 keys[PER_THREAD];
+#pragma unroll
+    for (int i = 0; i < PER_THREAD / 2; ++i) keys[i] = floors ? __ldcs(list + i * SELECT_THREADS + thread) : 0;
+    const u32 found = floors ? counts[row] : 0;
     const Span span = load_span(spans, row / rows_per_sequence, slots, sink, window);
+#pragma unroll
+    for (int i = PER_THREAD / 2; i < PER_THREAD; ++i)
+        keys[i] = i * SELECT_THREADS + thread < min(found, (u32)capacity) ? __ldcs(list + i * SELECT_THREADS + thread) : 0;
     const int length = span.end - span.start, num_forced = span.num_forced();
     int kept = (int)min((i64)length, tokens);
     if (tokens < 0) kept = max(min(length, max(1, (int)floor(fraction * length + 0.5))), num_forced);
-    const u32 wanted = (u32)(kept - num_forced), found = floors ? num_survivors[row] : 0;
+    const u32 wanted = (u32)(kept - num_forced);
     const bool few = found >= wanted && found <= (u32)capacity;
-    const float* own = scores + (i64)row * slots;
-    const u64* list = survivors + (i64)row * capacity;
 
-    if (few)
+    auto each = [&](auto use) {
+        if (few) {
+#pragma unroll
+            for (int i = 0; i < PER_THREAD; ++i) {
+                if (i * SELECT_THREADS >= found) break;
+                if (i * SELECT_THREADS + thread < found) use((u32)(keys[i] >> 32), (u32)keys[i]);
+            }
+        } else {
 #pragma unroll 4
-        for (u32 i = thread; i < found; i += SELECT_THREADS) held[i] = __ldcs(list + i);
-    auto from_list = [&](auto use) {
-#pragma unroll 1
-        for (u32 i = thread; i < found; i += SELECT_THREADS) use(held[i]);
+            for (int slot = span.sink_end + thread; slot < span.window_start; slot += SELECT_THREADS)
+                use(order_score(own[slot]), (u32)slot);
+        }
     };
-    auto from_scores = [&](auto use) {
-#pragma unroll 8
-        for (int slot = span.sink_end + thread; slot < span.window_start; slot += SELECT_THREADS)
-            use(order_token(own[slot], slot));
-    };
-    u64 threshold = ~0ull;
-    if (wanted > 0)
-        threshold = few ? find_key(from_list, list[0], wanted)
-                        : find_key(from_scores, order_token(own[span.sink_end], span.sink_end), wanted);
+    // The last score that is kept, and the first slot that is kept with it.
+    u32 last_order = ~0u, first_slot = ~0u;
+    if (wanted > 0) {
+        u32 left = wanted;
+        bool all;
+        last_order = find_largest(search, [&](auto use) { each([&](u32 order, u32) { use(order); }); }, left, all);
+        first_slot = 0;
+        if (status && thread == 0 && search.most < order_score(1.17549435e-38f)) atomicOr(status, 4u);
+        if (!all) first_slot = find_largest(search, [&](auto use) { each([&](u32 order, u32 slot) { if (order == last_order) use(slot); }); }, left, all);
+    }
     __syncthreads();
     int* out = indices + (i64)row * max_kept;
-    u32 at = 0;
-    for (int first = span.start / 32 * 32; first < span.end; first += 32 * WINDOW_WORDS) {
-        const int stop = min(span.end, first + 32 * WINDOW_WORDS), words = (stop - first + 31) / 32;
+    const int share = (span.end / 32 + 1 - span.start / 32 + parts - 1) / parts * 32;
+    const int part_start = span.start / 32 * 32 + part * share, part_stop = min(span.end, part_start + share);
+    u32 at = 0, before = 0;
+    for (int first = part_start; first < part_stop; first += 32 * WINDOW_WORDS) {
+        const int stop = min(part_stop, first + 32 * WINDOW_WORDS), words = (stop - first + 31) / 32;
         for (int word = thread; word < words; word += SELECT_THREADS) {
             const int low = first + 32 * word;
             marks[word] = range_bits(span.start - low, span.sink_end - low) | range_bits(span.window_start - low, span.end - low);
         }
         __syncthreads();
-        auto mark_kept = [&](u64 key) {
-            const int slot = (int)(u32)key;
-            if (key >= threshold && slot >= first && slot < stop) atomicOr(marks + (slot - first) / 32, 1u << (slot % 32));
+        auto mark_kept = [&](u32 order, u32 slot) {
+            if (order < last_order || (order == last_order && slot < first_slot) || (int)slot >= stop) return;
+            if ((int)slot >= first) atomicOr(marks + (slot - first) / 32, 1u << (slot % 32));
+            before += (int)slot < part_start;
         };
-        if (wanted > 0) {
-            if (few)
-                from_list(mark_kept);
-            else
-                from_scores(mark_kept);
+        if (wanted > 0) each(mark_kept);
+        __syncthreads();
+        if (first == part_start) {
+            exclusive_sum(before, at);
+            at += span.num_forced_before(first);
         }
         __syncthreads();
         // Where each word's tokens go; then neighbouring threads write neighbouring words, so that dense runs spread.
-        const int each = (words + SELECT_THREADS - 1) / SELECT_THREADS;
+        const int run = (words + SELECT_THREADS - 1) / SELECT_THREADS;
         u32 count = 0, total;
-        for (int word = thread * each; word < min(words, (thread + 1) * each); ++word) count += __popc(marks[word]);
+        for (int word = thread * run; word < min(words, (thread + 1) * run); ++word) count += __popc(marks[word]);
         u32 place = at + exclusive_sum(count, total);
-        for (int word = thread * each; word < min(words, (thread + 1) * each); ++word) {
+        for (int word = thread * run; word < min(words, (thread + 1) * run); ++word) {
             places[word] = place;
             place += __popc(marks[word]);
         }
@@ -160,10 +197,12 @@ extern "C" __global__ void __launch_bounds__(SELECT_THREADS, 2)
         at += total;
         __syncthreads();
     }
+    if (thread == 0 && floors && atomicAdd(counts + gridDim.y + row, 1u) == (u32)parts - 1)
+        counts[row] = 0, counts[gridDim.y + row] = 0;
+    if (part > 0) return;
     if (thread == 0 && floors) {
-        num_survivors[row] = 0;
         // Aim at two survivors a wanted token; after a miss, at a floor twice as far below.
-        const u32 margin = max(1u, floors[2 * row + 1]), order = (u32)(threshold >> 32);
+        const u32 margin = max(1u, floors[2 * row + 1]), order = last_order;
         float next = found == 0 ? (float)max(margin, FIRST_MARGIN) : margin * sqrtf(2.0f * wanted / found);
         next = fminf(found < wanted ? fmaxf(2.0f * margin, next) : next, (float)(1u << 28));
         if (wanted > 0) {

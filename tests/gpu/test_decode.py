@@ -1,62 +1,84 @@
 """The planned decode step: equal to the eager one, alive under graph replay, and bounded by its capacity."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from socket_gpu import missing_requirement
+from socket_theory import Budget, HardLSH, Socket
+from socket_theory.testing import assert_close
 
-MISSING = missing_requirement()
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
-
-from socket_theory import Budget, HardLSH, Key, Socket  # noqa: E402
-from socket_theory.testing import assert_close  # noqa: E402
-
-KEY = Key.from_seed(31)
-SPANS = {"kv_start": [0, 37], "kv_len": [2000, 700]}
+pytestmark = pytest.mark.gpu
+SPANS = [(0, 2000), (37, 700)]
 METHODS = [Socket.as_released(), Socket(center_keys=True), Socket(query_map="tanh", temperature=0.4), HardLSH()]
+BUDGET = Budget(tokens=100, sink=8, window=16)
 
 
-def problem(num_qo_heads=8, num_kv_heads=2, slots=2000, head_dim=64, dtype="float32"):
-    import cupy
-
-    draw = KEY.generator()
-    query = 2 * draw.standard_normal((2, num_qo_heads, head_dim))
-    keys, values = draw.standard_normal((2, 2, num_kv_heads, slots, head_dim))
-    return [cupy.asarray(a.astype(dtype)) for a in (query, keys, values)]
+def step_of(device, method, slots=2000, capacity=2048, spans=SPANS):
+    """A query and a cache of two sequences with room to grow."""
+    problem = device.problem(method, num_qo_heads=8, num_kv_heads=2, slots=slots, spans=spans)
+    return device.put(problem.query), device.prepare(method, problem, capacity=capacity)
 
 
-def plan_of(method, query, keys, values, budget, capacity=2048, **options):
-    from socket_gpu.decode import DecodePlan
+def new_tokens(device, cache, count):
+    shape = (2, *cache.keys.shape[:2], count, cache.keys.shape[-1])
+    return map(device.put, np.random.default_rng(1).standard_normal(shape).astype(np.float32))
 
-    cache = method.prepare(keys, values, key=KEY, capacity=capacity, **options)
-    return cache, DecodePlan(cache, num_qo_heads=query.shape[1], budget=budget)
+
+def same_step(device, plan, eager):
+    indices = device.get(plan.indices)
+    kept = np.repeat(indices, eager.indices.shape[1] // indices.shape[1], axis=1)
+    np.testing.assert_array_equal(kept, device.get(eager.indices))
+    assert_close(device.get(plan.value), device.get(eager.value), "float32")
+    assert_close(device.get(plan.lse), device.get(eager.lse), "float32")
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 @pytest.mark.parametrize("group", ["per_head", "shared"])
-def test_a_run_is_the_eager_step(method, group):
-    query, keys, values = problem()
+def test_a_run_is_the_eager_step(device, method, group):
     budget = Budget(tokens=100, sink=8, window=16, group=group)
-    cache, plan = plan_of(method, query, keys, values, budget, **SPANS)
+    query, cache = step_of(device, method)
+    plan = device.plan(cache, query, budget)
     for step in range(3):  # the floor of the survivors moves between steps, the result does not
-        value, lse = plan.run(query * (1 + step))
+        plan.run(query * (1 + step))
         plan.check()
-        eager = method.attend(query * (1 + step), cache, budget=budget)
-        kept = np.repeat(plan.indices.get(), 4, axis=1) if group == "shared" else plan.indices.get()
-        np.testing.assert_array_equal(kept, eager.indices.get())
-        assert_close(value.get(), eager.value.get(), "float32")
-        assert_close(lse.get(), eager.lse.get(), "float32")
+        same_step(device, plan, method.attend(query * (1 + step), cache, budget=budget))
 
 
-def test_a_replayed_graph_follows_its_query_and_its_appended_tokens():
-    import cupy
-
-    query, keys, values = problem()
-    method, budget = Socket.as_released(), Budget(tokens=100, sink=8, window=16)
-    cache, plan = plan_of(method, query, keys, values, budget, **SPANS)
-    new_keys, new_values = keys[:, :, :1].copy(), values[:, :, :1].copy()
+def test_a_plan_over_taken_and_truncated_sequences_is_their_eager_step(device):
+    method = Socket.as_released()
+    query, cache = step_of(device, method)
+    part = cache.take([1, 0, 1]).truncate([700, 1999, 1])
+    query = query[device.put(np.array([1, 0, 1]))]
+    plan = device.plan(part, query, BUDGET)
     plan.run(query)
-    before = plan.indices.get()
+    plan.check()
+    same_step(device, plan, method.attend(query, part, budget=BUDGET))
+
+
+def test_scores_that_underflow_are_ranked_as_the_eager_ones_or_reported(device):
+    method, budget = Socket(num_planes=16, query_map="tanh", temperature=1e-3), Budget(tokens=10)
+    problem = device.problem(method, head_dim=128, num_qo_heads=8, num_kv_heads=2, slots=50, spans=[(0, 50)])
+    cache, query = device.prepare(method, problem), device.put(problem.query)
+    plan = device.plan(cache, query, budget)
+    plan.run(query)
+    try:
+        plan.check()
+    except RuntimeError as error:
+        reported = str(error)
+    else:
+        reported = None
+        same_step(device, plan, method.attend(query, cache, budget=budget))
+    assert reported is None or "underflow" in reported
+
+
+def test_a_replayed_graph_follows_its_query_and_its_appended_tokens(device):
+    cupy, method = device.cupy, Socket.as_released()
+    query, cache = step_of(device, method)
+    plan = device.plan(cache, query, BUDGET)
+    new_keys, new_values = new_tokens(device, cache, 1)
+    plan.run(query)
+    before = device.get(plan.indices)
     cupy.cuda.Device().synchronize()
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
@@ -67,42 +89,58 @@ def test_a_replayed_graph_follows_its_query_and_its_appended_tokens():
     query *= -1
     new_keys += 1
     expected = cache.append(new_keys.copy(), new_values.copy())
-    eager = method.attend(query, expected, budget=budget)
+    eager = method.attend(query, expected, budget=BUDGET)
     graph.launch(cupy.cuda.get_current_stream())
     plan.check()
-    assert not np.array_equal(before, plan.indices.get())
-    np.testing.assert_array_equal(plan.indices.get(), eager.indices.get())
-    assert_close(plan.value.get(), eager.value.get(), "float32")
-    np.testing.assert_array_equal(plan.spans.get(), expected.spans)
+    assert not np.array_equal(before, device.get(plan.indices))
+    same_step(device, plan, eager)
+    np.testing.assert_array_equal(device.get(plan.spans), expected.spans)
 
 
-def test_an_append_past_the_capacity_is_dropped_and_reported():
-    query, keys, values = problem(slots=60)
-    method, budget = Socket(num_tables=9), Budget(tokens=10)
-    plan = plan_of(method, query, keys, values, budget, capacity=61)[1]
-    plan.append(keys[:, :, :1].copy(), values[:, :, :1].copy())
+@pytest.mark.parametrize("method", [Socket.as_released(), Socket(center_keys=True)], ids=str)
+def test_appended_tokens_have_the_index_of_prepared_ones_bit_for_bit(device, method):
+    query, cache = step_of(device, method, slots=61, capacity=190, spans=[(0, 61), (13, 17)])
+    plan = device.plan(cache, query, Budget(tokens=10))
+    expected = cache.take([0, 1])
+    for count in (1, 5, 32, 64):
+        tokens = list(new_tokens(device, cache, count))
+        plan.append(*tokens)
+        expected = expected.append(*tokens)
     plan.check()
-    plan.append(keys[:, :, :1].copy(), values[:, :, :1].copy())
+    np.testing.assert_array_equal(device.get(plan.spans), expected.spans)
+    whole = method.prepare(
+        expected.keys,
+        expected.values,
+        planes=cache.planes,
+        center=cache.center,
+        kv_start=expected.spans[:, 0],
+        kv_len=expected.spans[:, 1],
+        backend=device.engine,
+    )
+    for name, array in whole.arrays.items():
+        slots = array.shape[2]
+        np.testing.assert_array_equal(device.get(cache.arrays[name])[:, :, :slots], device.get(array))
+        np.testing.assert_array_equal(device.get(expected.arrays[name])[:, :, :slots], device.get(array))
+
+
+def test_an_append_past_the_capacity_is_dropped_and_reported(device):
+    method = Socket.as_released()
+    query, cache = step_of(device, method, slots=60, capacity=61, spans=[(0, 60), (0, 59)])
+    plan = device.plan(cache, query, Budget(tokens=10))
+    tokens = list(new_tokens(device, cache, 1))
+    plan.append(*tokens)
+    plan.check()
+    before = {name: device.get(array)[0] for name, array in cache.arrays.items()}
+    plan.append(*(-2 * token for token in tokens))
     with pytest.raises(RuntimeError, match="exceeded the planned capacity"):
         plan.check()
-    assert plan.spans.get()[:, 1].tolist() == [61, 61]
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_codes_equal_the_references_outside_the_rounding_margin(dtype):
-    from socket_gpu.layout import CodeLayout
-    from socket_theory.backend import resolve_backend
-    from socket_theory.hashing import SignHash, hash_keys
-    from socket_theory.testing import rounding_margin
-
-    _, keys, _ = problem(dtype=dtype)
-    planes = SignHash(60, 10, 64).draw(KEY)
-    spans = np.array([[0, 2000], [0, 2000]])
-    words = resolve_backend("cupy").hash_keys(keys, spans, planes, None).get()
-    codes, host = CodeLayout(60, 10).unpack(words, 2000), keys.get()
-    certain = rounding_margin(host[0, 0], planes)
-    place = (1 << np.arange(10, dtype=np.uint16))[None, :, None]
-    mask = (certain * place).sum(axis=1).astype(np.uint16)
-    expected = hash_keys(host[0, 0], planes)
-    np.testing.assert_array_equal(codes[0, 0] & mask, expected & mask)
-    assert certain.mean() > 0.999
+    # The first sequence is full and stays as it is; the second took its last token.
+    assert device.get(plan.spans).tolist() == [[0, 61], [0, 61]]
+    for name in ("keys", "values"):
+        np.testing.assert_array_equal(device.get(cache.arrays[name])[0], before[name])
+    full = replace(cache, spans=np.array([[0, 61], [0, 61]]))
+    plan.run(query)
+    plan.check()
+    same_step(device, plan, method.attend(query, full, budget=Budget(tokens=10)))
+    whole = method.prepare(cache.keys, cache.values, planes=cache.planes, backend=device.engine)
+    same_step(device, plan, method.attend(query, whole, budget=Budget(tokens=10)))

@@ -1,0 +1,109 @@
+"""Times of GPU work by CUDA events, each taken after reading 256 MB, which leaves no input in the L2 cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from socket_gpu._launch import launch, multiprocessors
+
+FLUSH_BYTES = 256 * 2**20
+BANDWIDTH_BYTES = 2 * 2**30
+WARM_UP, REPEATS = 8, 50
+
+_READ = """
+extern "C" __global__ void read_all(const uint4* __restrict__ data, unsigned* sink, long long packs) {
+    unsigned seen = 0;
+    const long long step = (long long)gridDim.x * blockDim.x;
+#pragma unroll 8
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < packs; i += step) {
+        const uint4 pack = data[i];
+        seen ^= pack.x ^ pack.y ^ pack.z ^ pack.w;
+    }
+    if (seen == 0x9e3779b9u) *sink = seen;  // a store the compiler cannot rule out keeps the loads
+}
+"""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median and quartiles of repeated runs, in microseconds."""
+
+    us: float
+    quartiles: tuple[float, float]
+
+    @classmethod
+    def of(cls, microseconds: list[float]) -> Timing:
+        low, middle, high = (round(float(q), 2) for q in np.percentile(microseconds, [25, 50, 75]))
+        return cls(middle, (low, high))
+
+
+class Reader:
+    """Reads a buffer of `size` bytes once a call and keeps nothing of it."""
+
+    def __init__(self, size: int) -> None:
+        cupy = import_module("cupy")
+        self.buffer, self.sink = cupy.arange(size // 4, dtype=np.uint32), cupy.zeros(1, dtype=np.uint32)
+        self.kernel = cupy.RawKernel(_READ, "read_all")
+
+    def __call__(self) -> None:
+        launch(self.kernel, (8 * multiprocessors(),), 256, [self.buffer, self.sink, self.buffer.size // 4], "l")
+
+
+def _nothing(*_: int) -> None:
+    pass
+
+
+class Clock:
+    """Times launches on CuPy's current stream, which torch shares as long as neither has been given another."""
+
+    def __init__(self) -> None:
+        self.flush = Reader(FLUSH_BYTES)
+
+    def time(
+        self,
+        work: Callable[[], Any],
+        *,
+        before: Callable[[int], Any] = _nothing,
+        after: Callable[[], Any] = _nothing,
+    ) -> Timing:
+        """Median of 50 runs of `work` alone; `before(run number)` and `after()` run outside the timed region."""
+        cuda = import_module("cupy").cuda
+        microseconds = []
+        for run in range(WARM_UP + REPEATS):
+            before(run)
+            start, stop = cuda.Event(), cuda.Event()
+            # The flush takes longer than the host needs to queue what follows, so no launch latency is timed.
+            self.flush()
+            start.record()
+            work()
+            stop.record()
+            after()
+            stop.synchronize()
+            microseconds.append(cuda.get_elapsed_time(start, stop) * 1e3)
+        return Timing.of(microseconds[WARM_UP:])
+
+
+def capture(work: Callable[[], Any]) -> Callable[[], None]:
+    """`work`, which must have run once before, as a CUDA graph; the result replays it on the current stream."""
+    cuda = import_module("cupy").cuda
+    cuda.Device().synchronize()
+    stream = cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        work()
+        graph = stream.end_capture()
+    return lambda: graph.launch(cuda.get_current_stream())
+
+
+def bandwidths(clock: Clock) -> tuple[float, float]:
+    """(copy, read) in TB/s on 2 GiB; a copy counts the bytes read and the bytes written."""
+    reader = Reader(BANDWIDTH_BYTES)
+    read = BANDWIDTH_BYTES / clock.time(reader).us
+    target = import_module("cupy").empty_like(reader.buffer)
+    copied = clock.time(lambda: target.data.copy_from_device_async(reader.buffer.data, BANDWIDTH_BYTES))
+    return round(2 * BANDWIDTH_BYTES / copied.us / 1e6, 4), round(read / 1e6, 4)

@@ -1,0 +1,73 @@
+"""The correctness gate: what a result has to satisfy before its speed may be shown. All on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socket_theory.hashing import Planes, hash_keys
+from socket_theory.numpy_backend import NumpyBackend
+from socket_theory.selection import Budget, select_tokens
+from socket_theory.testing import TOLERANCES, relative_rms, rounding_margin
+
+Array = NDArray[Any]
+
+SCORE_ERROR = 0.02
+LEAST_CERTAIN = 0.99
+
+
+class GateError(ValueError):
+    """A result is wrong. Its speed is of no interest and is not shown."""
+
+
+def require_codes(name: str, codes: Array, keys: Array, planes: Planes) -> None:
+    """Codes [L, n] of keys [n, D] equal the reference's where a bit is beyond rounding, which is nearly everywhere."""
+    certain = rounding_margin(keys, planes)
+    if certain.mean() < LEAST_CERTAIN:
+        raise GateError(f"only {certain.mean():.4f} of the code bits of {name} are certain enough to be compared.")
+    place = (1 << np.arange(planes.num_planes)).astype(np.uint16)[:, None]
+    mask = (certain * place).sum(axis=1).astype(np.uint16)
+    wrong = int(((codes ^ hash_keys(keys, planes)) & mask != 0).sum())
+    if wrong:
+        raise GateError(f"{wrong} of {codes.size} codes of {name} differ from the reference beyond rounding.")
+
+
+def require_norms(name: str, norms: Array, values: Array) -> None:
+    """Norms [n] of values [n, D] within the bfloat16 tolerance."""
+    expected = NumpyBackend().value_norms(values[None, None], np.array([[0, len(values)]]))[0, 0]
+    _require_close(f"the value norms of {name}", norms, expected)
+
+
+def require_scores(name: str, scores: Array, expected: Array) -> None:
+    """An RMS error of at most 2 % of the expected scores' standard deviation over tokens."""
+    difference = scores.astype(np.float64) - expected
+    error = float(np.sqrt(np.mean(difference**2)) / np.std(expected, dtype=np.float64))
+    if not error <= SCORE_ERROR:
+        raise GateError(
+            f"the scores of {name} differ from the reference by {100 * error:.3g} % of their standard deviation, "
+            f"and {100 * SCORE_ERROR:g} % is allowed."
+        )
+
+
+def require_selection(name: str, indices: Array, scores: Array, budget: Budget) -> None:
+    """Indices [K] are exactly the selection of these very scores [N]."""
+    expected = set(select_tokens(scores, budget).tolist())
+    found = indices.tolist()
+    if found != sorted(expected):
+        raise GateError(
+            f"the selection of {name} is not that of its scores: {len(expected.difference(found))} of "
+            f"{len(expected)} tokens are missing."
+        )
+
+
+def require_value(name: str, value: Array, expected: Array) -> None:
+    """An attention output within the bfloat16 tolerance of the float64 one."""
+    _require_close(f"the output of {name}", value, expected)
+
+
+def _require_close(name: str, found: Array, expected: Array) -> None:
+    error, allowed = relative_rms(found, expected), TOLERANCES["bfloat16"]
+    if not error <= allowed:
+        raise GateError(f"{name} has a relative RMS error of {error:.3g}, and {allowed:g} is allowed.")

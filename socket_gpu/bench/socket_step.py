@@ -1,0 +1,119 @@
+"""SOCKET's planned decode step, gated before its time is taken and again on what the last replay left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from socket_gpu.bench.byte_model import socket_bytes
+from socket_gpu.bench.cases import SEED, Setting, Shape
+from socket_gpu.bench.clock import Clock, capture
+from socket_gpu.bench.gate import GateError
+from socket_gpu.bench.inputs import QUERIES, Inputs
+from socket_gpu.bench.rows import Row
+from socket_gpu.bench.step_gate import check_index, check_step, poison
+from socket_gpu.decode import DecodePlan
+from socket_theory.estimators import Cache
+from socket_theory.rng import Key
+
+
+def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock) -> Row:
+    """The row of one setting.
+
+    Raises
+    ------
+    GateError
+        If anything the step computes is wrong.
+    """
+    method, budget = setting.method, setting.budget(shape.kv_len)
+    cache = method.prepare(inputs.keys, inputs.values, key=Key.from_seed(SEED))
+    plan = DecodePlan(cache, num_qo_heads=shape.num_qo_heads, budget=budget)
+    query = inputs.queries[0].copy()
+    check_index(cache)
+    _poison_outputs(plan)
+    plan.run(query)
+    check_step(plan, query)
+
+    replay = capture(lambda: plan.run(query))
+    timing = clock.time(replay, before=_next_query(inputs, query))
+    stage_us = _stage_us(plan, inputs, query, clock, timing.us)
+    _check_liveness(plan, inputs, query, replay)
+
+    kept, index = budget.kept(shape.kv_len), index_bytes_a_token(cache)
+    return Row(
+        method="socket",
+        settings=asdict(method) | {"sink": budget.sink, "window": budget.window, "seed": SEED},
+        shape=shape,
+        nominal_bits=method.nominal_bits,
+        bits_per_token=8 * index,
+        kept_tokens=kept,
+        bytes=socket_bytes(shape, kept, index),
+        timing=timing,
+        stage_us=stage_us,
+    )
+
+
+def index_bytes_a_token(cache: Cache) -> int:
+    """Bytes of the index, padding to blocks included, that a KV head stores for a token."""
+    parts = [array for name, array in cache.arrays.items() if name not in ("keys", "values")]
+    return sum(int(array.nbytes) for array in parts) // int(np.prod(cache.keys.shape[:3]))
+
+
+def _next_query(inputs: Inputs, query: Any) -> Callable[[int], None]:
+    """Put a new query in place before every run.
+
+    Selection starts from a floor that follows the last step's threshold; the same query again would flatter it.
+    """
+
+    def put(run: int) -> None:
+        query[...] = inputs.queries[run % QUERIES]
+
+    return put
+
+
+def _stage_us(plan: DecodePlan, inputs: Inputs, query: Any, clock: Clock, whole: float) -> dict[str, float]:
+    """Where the microseconds of a step go: differences between the medians of its first one, two and three stages.
+
+    The query's preparation is the beginning of the launch that scores, and counts there.
+    Each prefix is a graph of its own, replayed after a flush and with a new query like the whole step; the stages it
+    leaves out run afterwards, untimed, so that every replay starts from the state a step leaves. A stage thus finds
+    in the L2 cache what the stages before it put there, as in a step, and the stages add up to the whole.
+    """
+    stages: dict[str, Callable[[], None]] = {
+        "score": lambda: plan.score(query),
+        "select": plan.select,
+        "attend": lambda: plan.attend(query),
+    }
+    launches, ends = list(stages.values()), [0.0]
+    for count in range(1, len(launches)):
+        prefix, rest = capture(_in_order(launches[:count])), _in_order(launches[count:])
+        ends.append(clock.time(prefix, before=_next_query(inputs, query), after=rest).us)
+    steps = np.diff([*ends, whole])
+    return {name: round(float(step), 2) for name, step in zip(stages, steps, strict=True)}
+
+
+def _in_order(launches: list[Callable[[], None]]) -> Callable[[], None]:
+    def run() -> None:
+        for launch in launches:
+            launch()
+
+    return run
+
+
+def _check_liveness(plan: DecodePlan, inputs: Inputs, query: Any, replay: Callable[[], None]) -> None:
+    """A replay over poisoned outputs passes the gate for the query it was given, and selects what an eager run does."""
+    query[...] = inputs.queries[QUERIES // 2]
+    _poison_outputs(plan)
+    replay()
+    check_step(plan, query)
+    replayed = plan.indices.copy()
+    plan.run(query)
+    if not bool((replayed == plan.indices).all()):
+        raise GateError("the replayed graph selects other tokens than an eager run of the same query.")
+
+
+def _poison_outputs(plan: DecodePlan) -> None:
+    poison(plan.scores, plan.indices, plan.value, plan.lse)

@@ -1,0 +1,84 @@
+"""The GPU of these tests, with the way to it and back, and decode steps of random problems on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from socket_gpu import missing_requirement
+from socket_theory import Budget, Key
+from socket_theory.estimators import Cache
+from socket_theory.estimators.method import HashingMethod
+from socket_theory.hashing import Planes, SignHash
+from socket_theory.testing import Problem, random_problem
+
+KEY = Key.from_seed(31)
+
+
+@cache
+def planes_of(num_tables: int, num_planes: int, head_dim: int) -> Planes:
+    return SignHash(num_tables, num_planes, head_dim).draw(KEY)
+
+
+@dataclass(frozen=True)
+class Device:
+    """CuPy, one backend on it, and what the tests make with them."""
+
+    cupy: Any
+    engine: Any
+    key: Key = KEY
+
+    def put(self, array: Any) -> Any:
+        return self.cupy.asarray(array)
+
+    def get(self, array: Any) -> Any:
+        return self.cupy.asnumpy(array)
+
+    def problem(
+        self, method: HashingMethod, *, head_dim: int = 64, seed: int = 0, spans: Any = None, **shape: Any
+    ) -> Problem:
+        """This method's planes and a random problem: spans as given, else ragged; NaN outside them."""
+        key, shape = KEY.fold_in("seed", seed), shape | {"batch": len(spans) if spans else shape.get("batch", 2)}
+        drawn = random_problem(key, num_tables=1, num_planes=1, head_dim=head_dim, **shape)
+        planes = planes_of(method.num_tables, method.num_planes, head_dim)
+        if spans is None:
+            return replace(drawn, planes=planes)
+        rows = key.generator().standard_normal((2, *drawn.keys.shape))
+        for row, (start, length) in enumerate(spans):
+            rows[:, row, :, :start] = rows[:, row, :, start + length :] = np.nan
+        return Problem(drawn.query, *rows.astype(drawn.keys.dtype), np.array(spans), planes)
+
+    def entry(self, method: HashingMethod, head_dim: int, group: int) -> str:
+        """The look-up entries that the range rule gives a method's soft scores: "bytes" or "float"."""
+        from socket_gpu.layout import CodeLayout
+        from socket_gpu.scoring import Collision
+
+        layout = CodeLayout(method.num_tables, method.num_planes)
+        return Collision(method.query_map, method.temperature).entry(layout, head_dim, group)
+
+    def prepare(self, method: HashingMethod, problem: Problem, **options: Any) -> Cache:
+        spans = {"kv_start": problem.spans[:, 0], "kv_len": problem.spans[:, 1]}
+        keys, values = self.put(problem.keys), self.put(problem.values)
+        return method.prepare(keys, values, planes=problem.planes, backend=self.engine, **spans, **options)
+
+    def plan(self, cache: Cache, query: Any, budget: Budget, **options: Any) -> Any:
+        from socket_gpu.decode import DecodePlan
+
+        return DecodePlan(cache, num_qo_heads=query.shape[1], budget=budget, **options)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def device() -> Device:
+    """Skips with the sentence that names what is missing here."""
+    missing = missing_requirement()
+    if missing:
+        pytest.skip(missing)
+    import cupy
+
+    from socket_gpu.backend import CupyBackend
+
+    return Device(cupy, CupyBackend())

@@ -1,0 +1,124 @@
+"""Every kernel once on small odd shapes, for compute-sanitizer: `compute-sanitizer python tests/gpu/sanitize.py`.
+
+CuPy's memory pool is off, so that every array is an allocation of its own and an overrun of one element shows.
+`--plant overrun` and `--plant race` launch a kernel with that fault instead, to see that it is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pkgutil
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cupy
+import numpy as np
+
+import socket_gpu
+from socket_gpu.backend import CupyBackend
+from socket_gpu.decode import DecodePlan
+from socket_theory import Budget, HardLSH, Key, Socket
+from socket_theory.backend import bfloat16
+from socket_theory.estimators.method import HashingMethod
+
+KEY = Key.from_seed(53)
+PLANTED = {
+    "overrun": 'extern "C" __global__ void overrun(float* x, int n) { x[n] = 1; }',
+    "race": """extern "C" __global__ void race(float* x, int n) {
+        __shared__ float y[64];
+        y[threadIdx.x] = threadIdx.x;
+        x[threadIdx.x] = y[63 - threadIdx.x];
+    }""",
+}
+# Method, head_dim, dtype, query heads a KV head, group of the budget: coarse, float and hard look-ups, more tables than
+# a launch takes, centred and narrow codes, every head_dim and element of attention.
+STEPS = [
+    (Socket.as_released(), 128, "bfloat16", 4, "per_head"),
+    (Socket.as_released(), 128, "bfloat16", 4, "shared"),
+    (Socket(num_planes=16, num_tables=7, temperature=0.05), 64, "float16", 3, "per_head"),
+    (Socket(num_planes=1, num_tables=300, query_map="linear", center_keys=True), 64, "float32", 2, "shared"),
+    (Socket(num_planes=6, num_tables=9, value_weight=True), 256, "bfloat16", 1, "per_head"),
+    (Socket(num_planes=3, num_tables=5, query_map="tanh"), 16, "float64", 5, "per_head"),
+    (HardLSH(num_planes=4, num_tables=33), 256, "float32", 7, "per_head"),
+]
+
+
+def record_launches() -> set[str]:
+    """A set that will hold the name of every kernel that the launchers fetch from now on."""
+    seen: set[str] = set()
+
+    def recording(compiled: Callable[..., Any]) -> Callable[..., Any]:
+        def fetch(file: str, name: str, **macros: Any) -> Any:
+            seen.add(name)
+            return compiled(file, name, **macros)
+
+        return fetch
+
+    for found in pkgutil.iter_modules(socket_gpu.__path__, "socket_gpu."):
+        module = import_module(found.name)
+        if hasattr(module, "compiled") and not found.name.endswith("_compile"):
+            module.compiled = recording(module.compiled)
+    return seen
+
+
+def take_steps(method: HashingMethod, head_dim: int, dtype: str, group: int, share: str) -> None:
+    """An eager and three planned steps over two ragged sequences, with appends, one of which does not fit."""
+    draw, element = KEY.generator(), bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+    query = cupy.asarray(draw.standard_normal((2, 2 * group, head_dim)).astype(element))
+    keys, values = (cupy.asarray(a.astype(element)) for a in draw.standard_normal((2, 2, 2, 147, head_dim)))
+    spans = {"kv_start": [0, 37], "kv_len": [147, 70]}
+    cache = method.prepare(keys, values, key=KEY, backend=CupyBackend(), capacity=151, **spans)
+    budget = Budget(tokens=61, sink=3, window=5, group=share)
+    method.attend(query, cache, budget=budget)
+    plan = DecodePlan(cache, num_qo_heads=2 * group, budget=budget)
+    for count in (1, 3, 1):
+        plan.run(query)
+        plan.append(keys[:, :, :count].copy(), values[:, :, :count].copy())
+    if plan.survivors:
+        plan.survivors.floors[:, 0] = 0
+    plan.run(query)
+
+
+def select_wide_rows() -> None:
+    """Rows of more slots than a block marks at a time, all scores tied."""
+    scores, spans = cupy.zeros((1, 4, 140_001), np.float32), np.array([[3, 139_990]])
+    CupyBackend().select(scores, spans, Budget(tokens=5000, sink=7, window=9), 2)
+    CupyBackend().select(scores, spans, Budget(fraction=0.9, group="shared"), 2)
+
+
+def launch_planted(name: str) -> None:
+    kernel, array = cupy.RawKernel(PLANTED[name], name), cupy.zeros(64, np.float32)
+    kernel((1,), (64 if name == "race" else 1,), (array, np.int32(64)))
+    cupy.cuda.Device().synchronize()
+
+
+def launch_every_kernel() -> None:
+    seen = record_launches()
+    for step in STEPS:
+        take_steps(*step)
+    select_wide_rows()
+    cupy.cuda.Device().synchronize()
+    pattern = r"__global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\("
+    sources = (Path(socket_gpu.__file__).parent / "kernels").glob("*.cu")
+    missed = {name for file in sources for name in re.findall(pattern, file.read_text())} - seen
+    if missed:
+        raise SystemExit(f"kernels that no step launched: {', '.join(sorted(missed))}. Add a step that does.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plant", choices=sorted(PLANTED))
+    plant = parser.parse_args().plant
+    cupy.cuda.set_allocator(None)
+    cupy.cuda.set_pinned_memory_allocator(None)
+    if plant:
+        launch_planted(plant)
+    else:
+        launch_every_kernel()
+
+
+if __name__ == "__main__":
+    main()

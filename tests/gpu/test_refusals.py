@@ -1,0 +1,137 @@
+"""What a GPU step does not compute it refuses or reports with a sentence; it is never silently wrong."""
+
+import numpy as np
+import pytest
+
+from socket_theory import Budget, Dense, Key, Socket
+from socket_theory.backend import bfloat16
+from socket_theory.numpy_backend import NumpyBackend
+from socket_theory.testing import TOLERANCES, assert_close
+
+pytestmark = pytest.mark.gpu
+METHOD, BUDGET = Socket.as_released(), Budget(tokens=100, sink=8, window=16)
+
+
+@pytest.fixture
+def step(device):
+    """A query on the device, its cache and its plan."""
+    problem = device.problem(METHOD, num_qo_heads=8, num_kv_heads=2, slots=400, spans=[(0, 400), (3, 300)])
+    cache, query = device.prepare(METHOD, problem, capacity=401), device.put(problem.query)
+    return query, cache, device.plan(cache, query, BUDGET)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["query", "keys", "values"])
+def test_a_run_that_is_not_finite_is_reported_once(device, step, where, bad):
+    query, cache, plan = step
+    # Slot 0 is a sink, so it is kept.
+    target = {"query": query[0, 3], "keys": cache.keys[0, 1, 0], "values": cache.values[0, 1, 0]}[where]
+    before = target.copy()
+    target[5] = bad
+    plan.run(query)
+    with pytest.raises(RuntimeError, match="an output is not finite: check the query, keys and values"):
+        plan.check()
+    plan.check()
+    target[...] = before
+    plan.run(query)
+    plan.check()
+    eager = METHOD.attend(query, cache, budget=BUDGET)
+    np.testing.assert_array_equal(device.get(plan.indices), device.get(eager.indices))
+    assert_close(device.get(plan.value), device.get(eager.value), "float32")
+
+
+def test_a_query_of_another_kind_is_refused(device, step):
+    query, _, plan = step
+    with pytest.raises(TypeError, match="query is of type ndarray: pass a CuPy array"):
+        plan.run(device.get(query))
+    with pytest.raises(TypeError, match="query has dtype float64: pass float32"):
+        plan.run(query.astype(np.float64))
+    for shape in ((2, 4, 64), (1, 8, 64), (2, 8, 32), (2, 8, 1, 64)):
+        with pytest.raises(ValueError, match=r"query has shape .*: pass \(2, 8, 64\)"):
+            plan.run(device.cupy.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match=r"query is not C-contiguous: pass cupy.ascontiguousarray\(query\)"):
+        plan.run(device.cupy.zeros((2, 64, 8), np.float32).swapaxes(1, 2))
+
+
+def test_appended_tokens_of_another_kind_are_refused(device, step):
+    _, _, plan = step
+    token = device.cupy.zeros((2, 2, 1, 64), np.float32)
+    with pytest.raises(TypeError, match="keys is of type ndarray: pass a CuPy array"):
+        plan.append(device.get(token), token)
+    with pytest.raises(TypeError, match="values has dtype float16: pass float32"):
+        plan.append(token, token.astype(np.float16))
+    with pytest.raises(ValueError, match="keys has shape"):
+        plan.append(device.cupy.zeros((2, 1, 1, 64), np.float32), token)
+    with pytest.raises(ValueError, match="values has shape"):
+        plan.append(token, device.cupy.zeros((2, 2, 2, 64), np.float32))
+    assert device.get(plan.spans).tolist() == plan.cache.spans.tolist()
+
+
+def test_a_plan_needs_a_method_with_kernels_a_gpu_cache_and_a_head_ratio(device, step):
+    query, cache, _ = step
+    with pytest.raises(ValueError, match="pass a positive multiple of 2 query heads"):
+        device.plan(cache, query[:, :5], BUDGET)
+    one = {"kv_start": cache.kv_start, "kv_len": 1}
+    host = METHOD.prepare(device.get(cache.keys), device.get(cache.values), planes=cache.planes, **one)
+    with pytest.raises(ValueError, match="the cache is on backend 'numpy'"):
+        device.plan(host, query, BUDGET)
+    with pytest.raises(TypeError, match="Dense has no GPU decode plan"):
+        device.plan(Dense().prepare(cache.keys, cache.values, **one), query, BUDGET)
+    with pytest.raises(ValueError, match="sm_scale"):
+        device.plan(cache, query, BUDGET, sm_scale=-1.0)
+
+
+def test_mixed_libraries_are_refused(device, step):
+    query, cache, _ = step
+    with pytest.raises(TypeError, match="query is a numpy array and the cache holds cupy arrays"):
+        METHOD.attend(device.get(query), cache, budget=BUDGET)
+    with pytest.raises(TypeError, match="keys is a cupy array and values a numpy array"):
+        METHOD.prepare(cache.keys, device.get(cache.values), planes=cache.planes)
+
+
+# head_dim of keys, of values, dtype of the cache, of the query, and what a refusal names.
+ODD = [
+    (96, 96, "bfloat16", "bfloat16", "head_dim"),
+    (80, 80, "float32", "float32", "head_dim"),
+    (20, 20, "float16", "float16", "head_dim"),
+    (64, 32, "float32", "float32", "values"),
+    (64, 128, "float32", "float32", "values"),
+    (64, 64, "bfloat16", "float32", "dtype"),
+    (64, 64, "float32", "float64", "dtype"),
+    (64, 64, "float32", "float16", "dtype"),
+]
+
+
+def attempt(call):
+    """What a call gives, or the sentence with which it refuses."""
+    try:
+        return call()
+    except (TypeError, ValueError) as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("dim", "value_dim", "key_type", "query_type", "named"), ODD)
+@pytest.mark.parametrize("planned", [False, True])
+def test_the_odd_is_computed_or_refused(device, dim, value_dim, key_type, query_type, named, planned):
+    draw, types = np.random.default_rng(3), [bfloat16() if t == "bfloat16" else t for t in (query_type, key_type)]
+    query = draw.standard_normal((1, 4, dim)).astype(types[0])
+    keys = draw.standard_normal((1, 2, 90, dim)).astype(types[1])
+    values = draw.standard_normal((1, 2, 90, value_dim)).astype(types[1])
+
+    def step():
+        cache = METHOD.prepare(device.put(keys), device.put(values), key=Key.from_seed(1), backend=device.engine)
+        if not planned:
+            estimate = METHOD.attend(device.put(query), cache, budget=Budget(tokens=20))
+            return estimate.indices, estimate.value
+        plan = device.plan(cache, query, Budget(tokens=20))
+        plan.run(device.put(query))
+        plan.check()
+        return plan.indices, plan.value
+
+    found = attempt(step)
+    if isinstance(found, str):
+        assert named in found
+    else:
+        indices, value = map(device.get, found)
+        expected, _ = NumpyBackend().attend(query, keys, values, indices, 1 / np.sqrt(dim))
+        assert_close(value, expected, max((query_type, key_type), key=TOLERANCES.get))

@@ -1,0 +1,115 @@
+"""Torch CUDA tensors in and out: torch's current stream, its dtypes, the CuPy step's numbers."""
+
+import numpy as np
+import pytest
+
+from socket_theory import Budget, Dense, Key, Socket
+from socket_theory.testing import assert_close
+
+pytestmark = pytest.mark.gpu
+KEY, METHOD, BUDGET = Key.from_seed(43), Socket.as_released(), Budget(tokens=60, sink=4, window=8)
+
+
+@pytest.fixture(scope="module")
+def torch(device):
+    """Torch with CUDA on this machine, or a skip that names what is missing."""
+    found = pytest.importorskip("torch", reason="torch CUDA tensors need torch: pip install 'socket-theory[torch]'")
+    if not found.cuda.is_available():
+        pytest.skip("this torch was built without CUDA or sees no device: install a CUDA build of torch.")
+    return found
+
+
+def tensors(torch, dtype):
+    """Query [2, 8, 64], keys and values [2, 2, 300, 64], and three more tokens, on the CPU."""
+    draw = KEY.generator()
+    shapes = [(2, 8, 64), (2, 2, 300, 64), (2, 2, 300, 64), (2, 2, 3, 64), (2, 2, 3, 64)]
+    return [torch.from_numpy(2 * draw.standard_normal(shape)).to(getattr(torch, dtype)) for shape in shapes]
+
+
+def steps(method, query, keys, values, new_keys, new_values, **options):
+    """The estimates before and after an append."""
+    key = {} if isinstance(method, Dense) else {"key": KEY}
+    cache = method.prepare(keys, values, kv_start=[0, 7], kv_len=[300, 200], capacity=320, **key)
+    grown = cache.append(new_keys, new_values)
+    return [method.attend(query, one, **options) for one in (cache, grown)]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_step_on_torchs_stream_is_the_cpus(torch, dtype):
+    given = tensors(torch, dtype)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        on_device = [tensor.to("cuda", non_blocking=True) for tensor in given]
+        dense, sparse = steps(Dense(), *on_device), steps(METHOD, *on_device, budget=BUDGET)
+    stream.synchronize()
+    for found, expected in zip(dense, steps(Dense(), *given), strict=True):
+        assert found.value.device.type == found.lse.device.type == found.indices.device.type == "cuda"
+        assert found.value.dtype == given[0].dtype
+        assert found.indices.dtype == torch.int32
+        assert torch.equal(found.indices.cpu(), expected.indices)
+        assert_close(found.value.cpu().double(), expected.value.double(), dtype)
+        assert_close(found.lse.cpu().double(), expected.lse.double(), dtype)
+    for found, expected in zip(sparse, steps(METHOD, *given, budget=BUDGET), strict=True):
+        assert found.value.dtype == given[0].dtype
+        pairs = zip(found.indices.cpu().reshape(16, -1), expected.indices.reshape(16, -1), strict=True)
+        shared = [len(set(left.tolist()) & set(right.tolist())) for left, right in pairs]
+        assert np.mean(shared) > 0.95 * 60
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_torch_tensors_give_the_numbers_of_cupy_arrays(device, torch, dtype):
+    from socket_theory.backend import to_native
+
+    given = [tensor.cuda() for tensor in tensors(torch, dtype)]
+    native = [to_native("tensor", tensor) for tensor in given]
+    ours, theirs = steps(METHOD, *given, budget=BUDGET), steps(METHOD, *native, budget=BUDGET)
+    for found, expected in zip(ours, theirs, strict=True):
+        for name in ("value", "lse", "indices"):
+            array = device.get(to_native(name, getattr(found, name)))
+            np.testing.assert_array_equal(array, device.get(getattr(expected, name)))
+
+
+def test_kernels_launch_on_torchs_current_stream(device, torch):
+    seen = []
+
+    class Watching(type(device.engine)):
+        """Notes the stream of every operation that launches kernels."""
+
+        def hash_keys(self, *arguments):
+            seen.append(device.cupy.cuda.get_current_stream().ptr)
+            return super().hash_keys(*arguments)
+
+        def attend(self, *arguments):
+            seen.append(device.cupy.cuda.get_current_stream().ptr)
+            return super().attend(*arguments)
+
+    query, keys, values, *_ = (tensor.cuda() for tensor in tensors(torch, "float32"))
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        cache = METHOD.prepare(keys, values, key=KEY, backend=Watching())
+        METHOD.attend(query, cache, budget=BUDGET)
+    assert seen == [stream.cuda_stream] * 2
+
+
+def test_a_step_waits_for_the_work_before_it_on_the_stream(torch):
+    query, keys, values, *_ = (tensor.cuda() for tensor in tensors(torch, "float32"))
+    cache = METHOD.prepare(keys, values, key=KEY)
+    expected = METHOD.attend(query, cache, budget=BUDGET)
+    late = torch.full_like(query, float("nan"))
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)
+        late.copy_(query, non_blocking=True)
+        found = METHOD.attend(late, cache, budget=BUDGET)
+        value = found.value + 0
+    stream.synchronize()
+    assert torch.equal(found.indices, expected.indices)
+    assert torch.equal(value, expected.value)
+
+
+def test_a_tensor_that_requires_grad_is_refused(torch):
+    _, keys, values, *_ = (tensor.cuda() for tensor in tensors(torch, "float32"))
+    with pytest.raises(ValueError, match=r"keys requires grad.*pass keys.detach\(\)"):
+        METHOD.prepare(keys.requires_grad_(), values, key=KEY)
