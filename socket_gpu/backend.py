@@ -12,6 +12,7 @@ import numpy as np
 from socket_gpu import attending, key_index, scoring, selecting
 from socket_gpu.layout import CodeLayout
 from socket_gpu.requirements import missing_requirement
+from socket_theory.backend import bfloat16
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.numpy_backend import NumpyBackend
 from socket_theory.selection import Budget
@@ -65,7 +66,7 @@ class CupyBackend:
 
     def value_norms(self, values: Any, spans: Any) -> Any:
         slots = -(-values.shape[2] // 32) * 32
-        norms = self.cupy.zeros((*values.shape[:2], slots), dtype=np.float32)
+        norms = self.cupy.zeros((*values.shape[:2], slots), dtype=bfloat16())
         key_index.norms_into(norms, self._row_major(values), self._spans(spans))
         return norms
 
@@ -111,7 +112,7 @@ class CupyBackend:
 
     def weigh_scores(self, scores: Any, value_norms: Any) -> Any:
         grouped = scores.reshape(*value_norms.shape[:2], -1, scores.shape[-1])
-        weighed = self.cupy.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None])
+        weighed = self.cupy.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None].astype(np.float32))
         return weighed.reshape(scores.shape)
 
     def select(self, scores: Any, spans: Any, budget: Budget, num_kv_heads: int) -> Any:

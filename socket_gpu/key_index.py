@@ -93,7 +93,7 @@ def hash_into(
 
 
 def norms_into(norms: Any, values: Any, spans: Any, *, append: bool = False) -> None:
-    """Write |v| rounded to bfloat16, as float32 [B, Hkv, N]."""
+    """Write |v| as bfloat16 [B, Hkv, N]."""
     batch, heads, rows, dim = values.shape
     unused = {"TILE": 64, "DIM16": 16, "SPLITS": 1, "WORDS": 1, "RINGS": 1, "TABLES": 1, "PLANES": 1}
     kernel = compiled("hash_keys.cu", "value_norms", KV_T=element(values), HEAD_DIM=dim, **unused)

@@ -55,13 +55,15 @@ def select_into(
     arguments = [scores, spans, *lists, status, indices, lengths, slots, per_sequence, capacity, *limits]
     rows = batch * per_sequence
     parts = max(1, min(_MOST_PARTS, multiprocessors() // rows))
-    kernel = compiled("select.cu", "select_tokens", PER_THREAD=max(2, capacity // _THREADS))
+    crowded = rows * parts > multiprocessors() and capacity <= 4 * _THREADS
+    registers = {"PER_THREAD": max(2, capacity // _THREADS), "BLOCKS_A_SM": 2 if crowded else 1}
+    kernel = compiled("select.cu", "select_tokens", **registers)
     launch(kernel, (parts, rows), _THREADS, arguments, "iiiiiild")
 
 
 def sum_group_into(total: Any, scores: Any) -> None:
     """Scores [B, Hq, N] added over each KV head's group in head order -> [B, Hkv, N]."""
     batch, heads, slots = scores.shape
-    kernel = compiled("select.cu", "sum_group", PER_THREAD=2)
+    kernel = compiled("select.cu", "sum_group", PER_THREAD=2, BLOCKS_A_SM=1)
     group = heads // total.shape[1]
     launch(kernel, (-(-slots // 256), batch * total.shape[1]), 256, [scores, total, slots, group], "li")

@@ -6,12 +6,20 @@
 // (m, l, sum), the algebra of C1. An empty split contributes m = -inf, l = 0. Status bit 1: an output is not finite.
 //
 // Grid: (splits, B * rows a sequence). partial [rows, splits, HEADS, HEAD_DIM + 2]; tickets are left at zero.
-// Cost a kept token: 2 * HEAD_DIM elements a list.
+// Cost a kept token: 2 * HEAD_DIM elements a list. In a step of 32/8 heads at 131072 tokens on an H100: v1, plain loads,
+// 35 us, of which 5 went to writing back the scorer's scores; v2, rows marked as read once, 30 us.
 #include "common.cuh"
 
 typedef Element<KV_T>::Sum Sum;
 
 __device__ __forceinline__ Sum warp_exp(Sum x) { return sizeof(Sum) == 4 ? (Sum)__expf((float)x) : (Sum)exp((double)x); }
+
+// Rows are read once: what stays in the L2 cache are the scores, written anew by the next step and not to memory.
+__device__ __forceinline__ Pack<KV_T> read_once(const KV_T* row) {
+    union { uint4 words; Pack<KV_T> pack; } read;
+    read.words = __ldcs(reinterpret_cast<const uint4*>(row));
+    return read.pack;
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     attend(const QUERY_T* __restrict__ query, const KV_T* __restrict__ keys, const KV_T* __restrict__ values,
@@ -63,8 +71,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
             for (int p = 0; p < PACKS; ++p)
                 if (at < end) {
                     const i64 place = slot * HEAD_DIM + (p * LANES + lane) * SIZE;
-                    k[u][p] = *reinterpret_cast<const Pack<KV_T>*>(own_keys + place);
-                    v[u][p] = *reinterpret_cast<const Pack<KV_T>*>(own_values + place);
+                    k[u][p] = read_once(own_keys + place);
+                    v[u][p] = read_once(own_values + place);
                 }
         }
 #pragma unroll

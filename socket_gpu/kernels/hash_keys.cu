@@ -168,8 +168,8 @@ extern "C" __global__ void __launch_bounds__(HASH_THREADS)
     }
 }
 
-// |v| rounded to bfloat16, as float: the square root of a float64 sum, so that it rounds as the reference does.
-extern "C" __global__ void value_norms(const KV_T* __restrict__ values, float* __restrict__ norms,
+// |v| in bfloat16: the square root of a float64 sum, so that it rounds as the reference does.
+extern "C" __global__ void value_norms(const KV_T* __restrict__ values, bf16* __restrict__ norms,
                                        const i64* __restrict__ spans, int num_kv_heads, i64 value_slots,
                                        i64 norm_slots, int append) {
     const int pair = blockIdx.y, lane = threadIdx.x % 8;
@@ -191,5 +191,5 @@ extern "C" __global__ void value_norms(const KV_T* __restrict__ values, float* _
     for (int step = 4; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
     const i64 slot = row + (append ? start + length : 0);
     if (valid && lane == 0 && slot < norm_slots)
-        norms[(i64)pair * norm_slots + slot] = __bfloat162float(__double2bfloat16(sqrt(sum)));
+        norms[(i64)pair * norm_slots + slot] = __double2bfloat16(sqrt(sum));
 }

@@ -1,7 +1,7 @@
 // Mean collision weight of every valid token with the query heads of its KV head (S1), from queries to scores.
 //
-// 1. Projections of the queries on all planes, by tensor cores: planes are bfloat16, a query is split exactly into
-//    SPLITS bfloat16 terms. A plane gives a key on either of its sides a factor: 2 sigma(+-2h/tau) for soft
+// 1. Projections of the queries on all planes, by tensor cores: planes are bfloat16, a query, as float, is split
+//    exactly into SPLITS bfloat16 terms. A plane gives a key on either of its sides a factor: 2 sigma(+-2h/tau) for soft
 //    collisions, written 2 / (1 + exp(-+2h/tau)), which is exact at both ends; 1 or 0 for hard ones.
 // 2. Look-up tables with the products of all 2^PLANES codes (of both halves of a code beyond LOW_BITS). 32 tables lie
 //    side by side, entry i of table t in word [i][t]: table t is bank t. One ring of 32 is held at a time.
@@ -23,7 +23,10 @@
 // Cost a token and KV head: 4 * RINGS * PLANES bytes, and a look-up, a shift, a mask and two dot products a table.
 // 32/8 heads, 131072 tokens, P=10, L=60, on an H100, with the query's side: v1, two tables of 2^5 half2 entries,
 // multiplied (240 look-ups a token where 64 are made now), tables by a launch of their own: 54 + 6 us; v2, byte tables,
-// sums by permutes and additions: 53 + 7 us, bound by the integer pipe; v3, sums by dot products: 49 + 7 us.
+// sums by permutes and additions: 53 + 7 us, bound by the integer pipe; v3, sums by dot products: 49 + 7 us; v4, the
+// query's side in this launch, read before the codes are asked for: 49. Tried and left: 640 threads, words reloaded as
+// they are used up, lists of a block for lists of a warp, a launch that begins before the one before it ends (each
+// within 2 us, none better). Half of the time all four warps of a scheduler wait or only one can issue.
 #include "common.cuh"
 
 #define BYTES (MODE == 0)
@@ -71,7 +74,6 @@ __device__ __forceinline__ void fill(u32* table, const float* factors, bool real
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     if (warp >= 1 << MIDDLE) return;
     auto factor = [&](int bit, int side, int h) {
-        if (!real) return 0.0f;
         if (SIDES == 2) return factors[factor_at(FIRST + bit, side, h)];
         const float up = factors[factor_at(FIRST + bit, 0, h)];
         return side ? up : (HARD ? 1.0f : 2.0f) - up;
@@ -87,12 +89,13 @@ __device__ __forceinline__ void fill(u32* table, const float* factors, bool real
             }
         }
     };
-    float low[1 << LOW][OWN], rest[1 << HIGH][OWN];
+    float low[1 << LOW][OWN], rest[1 << HIGH][OWN], from[OWN];
 #pragma unroll
     for (int h = 0; h < OWN; ++h) {
-        low[0][h] = scale[h], rest[0][h] = 1.0f;
+        low[0][h] = real ? scale[h] : 0.0f, rest[0][h] = 1.0f;
 #pragma unroll
         for (int b = 0; b < MIDDLE; ++b) low[0][h] *= factor(LOW + b, warp >> b & 1, h);
+        from[h] = real ? offset[h] : MAGIC;  // the entries of a table that does not exist are 0
         spread(low, LOW, 0, h);
         spread(rest, HIGH, LOW + MIDDLE, h);
     }
@@ -104,7 +107,7 @@ __device__ __forceinline__ void fill(u32* table, const float* factors, bool real
             if (BYTES) {
                 u32 whole[4] = {};
 #pragma unroll
-                for (int h = 0; h < OWN; ++h) whole[h] = __float_as_uint(fmaf(low[i][h], rest[high][h], real ? offset[h] : MAGIC));
+                for (int h = 0; h < OWN; ++h) whole[h] = __float_as_uint(fmaf(low[i][h], rest[high][h], from[h]));
                 row[i * 32] = __byte_perm(__byte_perm(whole[0], whole[1], 0x0051), __byte_perm(whole[2], whole[3], 0x0051), 0x5410);
             } else {
                 row[i * 32] = __float_as_uint(low[i][0] * rest[high][0]);
@@ -115,7 +118,7 @@ __device__ __forceinline__ void fill(u32* table, const float* factors, bool real
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     score(const QUERY_T* __restrict__ query, const uint4* __restrict__ planes, const u32* __restrict__ codes,
-          const float* __restrict__ norms, const i64* __restrict__ spans, float* __restrict__ scores,
+          const __nv_bfloat16* __restrict__ norms, const i64* __restrict__ spans, float* __restrict__ scores,
           u64* __restrict__ survivors, u32* __restrict__ num_survivors, const u32* __restrict__ floors, int capacity,
           int num_kv_heads, int slots, int slot_blocks, int first_ring, int accumulate, int tile, int sink, int window,
           float inverse_temperature, float mean) {
@@ -129,16 +132,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     __shared__ float4 code[OWN];  // of a head's bytes: scale, MAGIC minus the lowest; of its scores: step, base
     const int pair = blockIdx.y, head0 = blockIdx.x % PASSES * HEADS, heads = min(OWN, GROUP - head0);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int Q_ITEMS = (8 * K16 * 16 + THREADS - 1) / THREADS, ROW_TILES = (TABLES * PLANES + 15) / 16;
+    const int Q_ITEMS = (8 * K16 * 16 + THREADS - 1) / THREADS, ROW_TILES = RINGS * 2 * PLANES;
     const int AT_ONCE = K16 > 12 ? 1 : K16 > 8 ? 2 : 3;
 
     // What all else waits for is asked for at once and alone: a first read takes a microsecond, more behind other reads.
-    double own_query[Q_ITEMS];
+    float own_query[Q_ITEMS];
 #pragma unroll
     for (int i = 0; i < Q_ITEMS; ++i) {
         const int item = threadIdx.x + i * THREADS, h = item / (K16 * 16), d = item % (K16 * 16);
         const bool real = h < heads && d < HEAD_DIM;
-        own_query[i] = real ? (double)Element<QUERY_T>::up(query[((i64)pair * GROUP + head0 + h) * HEAD_DIM + d]) : 0.0;
+        own_query[i] = real ? (float)Element<QUERY_T>::up(query[((i64)pair * GROUP + head0 + h) * HEAD_DIM + d]) : 0.0f;
     }
     uint4 rows[AT_ONCE][K16];
     auto load_rows = [&](int part) {
@@ -146,8 +149,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         for (int i = 0; i < AT_ONCE; ++i)
 #pragma unroll
             for (int k = 0; k < K16; ++k)
-                if (part + i * WARPS < ROW_TILES)
-                    rows[i][k] = planes[((i64)(first_ring * 2 * PLANES + part + i * WARPS) * K16 + k) * 32 + lane];
+                rows[i][k] = (part + i * WARPS) * 16 < TABLES * PLANES
+                                 ? planes[((i64)(first_ring * 2 * PLANES + part + i * WARPS) * K16 + k) * 32 + lane]
+                                 : make_uint4(0, 0, 0, 0);
     };
     load_rows(warp);
     const i64 row0 = SHARED ? pair : (i64)pair * GROUP + head0;
@@ -178,9 +182,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         const int item = threadIdx.x + i * THREADS, h = item / (K16 * 16), d = item % (K16 * 16);
 #pragma unroll
         for (int s = 0; s < SPLITS && h < 8; ++s) {
-            const __nv_bfloat16 term = __float2bfloat16_rn((float)own_query[i]);
+            const __nv_bfloat16 term = __float2bfloat16_rn(own_query[i]);
             terms[(s * 8 + h) * WIDTH + d] = term;
-            own_query[i] -= (double)__bfloat162float(term);
+            own_query[i] -= __bfloat162float(term);
         }
     }
     __syncthreads();
@@ -207,7 +211,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
             for (int c = 0; c < 4; ++c) {
                 const int row = (part + i * WARPS) * 16 + c / 2 * 8 + lane / 4, h = lane % 4 * 2 + c % 2, at = row / PLANES;
-                if (row >= TABLES * PLANES || h >= OWN) continue;
+                if (row >= RINGS * 32 * PLANES || h >= OWN) continue;
                 float* to = factors + at / 32 * PLANES * SIDES * OWN * 32 + at % 32;
 #pragma unroll
                 for (int side = 0; side < SIDES; ++side)
@@ -338,7 +342,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 if (block + WARPS < end) load(at);
                 if (block + AHEAD * WARPS < end) prefetch(at + (AHEAD - 1) * WARPS * ALL_RINGS * PLANES * 32);
                 const int slot = block * 32 + lane;
-                const float norm = final && norms && slot < span.end ? norms[(i64)pair * slots + slot] : 1.0f;
+                const float norm = final && norms && slot < span.end ? __bfloat162float(norms[(i64)pair * slots + slot]) : 1.0f;
                 // A sum of 32 bytes stays below 2^15: two of them share a word, one weighed by 1 and one by 2^15.
                 u32 pairs[2] = {0, 0};
                 float sum = 0;
