@@ -14,13 +14,37 @@ from sphinx.writers.html5 import HTML5Translator
 LOGGER = logging.getLogger(__name__)
 # What docutils reads differently from TeX, without a word: a script on an accent, and a fraction of bare digits.
 MISREAD = re.compile(r"\\(bar|hat|tilde|dot|vec)\s*(\w|\{[^{}]*\})[_^]|frac\s*\d\d")
+# What browsers space differently from TeX: functions stick to their neighbours, bars have wide gaps and grow with the
+# whole row (those of \left and \right stand at the ends of an mrow and may), an accent touches its letter, and a tall
+# display gets a scroll bar.
+FUNCTION = re.compile(r"(</m(?:i|n|sub|sup)>\s*)(?=<mi[^>]*>\w+</mi>\s*<mo>&ApplyFunction;)")
+ARGUMENT = re.compile(r"<mo>&ApplyFunction;</mo>(?=\s*<m(?!o|row))")
+BAR = re.compile(r"(<mrow>\s*)?<mo(?: [^>]*)?>([|‖])</mo>(\s*</mrow>)?")
+THIN_SPACE = '<mspace width="0.17em"></mspace>'
+STYLES = (
+    ('<mover accent="true">', '<mover accent="false">'),
+    (' display="block"', ' display="block" style="padding: 0.3em 0"'),
+)
+
+
+def _bar(found: re.Match[str]) -> str:
+    left, bar, right = (part or "" for part in found.groups())
+    grows = "" if left or right else ' stretchy="false"'
+    return f'{left}<mo lspace="0" rspace="0"{grows}>{bar}</mo>{right}'
+
+
+def _space(formula: str) -> str:
+    formula = ARGUMENT.sub(THIN_SPACE, FUNCTION.sub(rf"\1{THIN_SPACE}", formula))
+    for found, better in STYLES:
+        formula = formula.replace(found, better)
+    return BAR.sub(_bar, formula)
 
 
 def _render(translator: HTML5Translator, node: nodes.math | nodes.math_block, block: bool) -> None:
     if MISREAD.search(node.astext()):
         LOGGER.warning(r"formula %r: write \bar w{}_i and \frac{1}{2}", node.astext(), location=node)
     try:
-        translator.body.append(tex2mathml(node.astext(), as_block=block))
+        translator.body.append(_space(tex2mathml(node.astext(), as_block=block)))
     except MathError as error:
         LOGGER.warning("formula %r: %s", node.astext(), error, location=node)
     raise nodes.SkipNode

@@ -53,7 +53,7 @@ def value_aware_spread(weights: Float, values: Float) -> SamplingSpread:
     """J ~ w-bar_i |v_i| / S, averaging (S / Z-bar) v_J / |v_J|: radius at most 2 S / Z-bar, variance never above plain.
 
     Not shift-invariant: pass values - c for draws proportional to w-bar |v - c|. If every |v_i| is 0 the output is 0.
-    The norms here are exact; an estimator that rounds them to bfloat16 may exceed this spread by about 2^-8 relative.
+    The norms here are exact; an estimator that rounds them to bfloat16 may exceed this spread by about 2^-7 relative.
 
     Shapes: weights w-bar [N], values [N, E].
     """

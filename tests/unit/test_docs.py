@@ -1,20 +1,29 @@
-"""The Python of the README and of the guides runs as printed, and prints what the page says it prints."""
+"""The Python of the pages runs and prints what they say; every claim has its proof and its committed numbers."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import socket_theory
+from socket_theory.claims.registry import CLAIMS, run_by_id
+from socket_theory.rng import Key
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("guide/*.md"))]
+THEORY = sorted((ROOT / "docs").glob("theory/*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("guide/*.md")), *THEORY]
 BLOCKS = re.compile(r"```python\n(?P<code>.*?)```\n(?:\n```text\n(?P<output>.*?)```\n)?", re.DOTALL)
+BOXES = re.compile(
+    r"^```\{claim\} (?P<id>\S+)\n(?P<check>.+?)\n```$(?P<proof>.+?)(?=^```\{claim\}|\Z)", re.DOTALL | re.MULTILINE
+)
+EXACT = ("S2.cold", "S2.hot", "S5.variance-bound", "S6.slope", "S11", "S13.bound")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -58,3 +67,31 @@ def test_the_reference_documents_every_public_name_and_every_bound() -> None:
     }
     modules = {path.stem for path in (ROOT / "socket_theory" / "bounds").glob("*.py")} - {"__init__", "arguments"}
     assert {f"socket_theory.bounds.{name}" for name in modules} <= documented
+
+
+def test_every_claim_has_its_box_and_a_proof_behind_it() -> None:
+    boxes = [box for page in THEORY for box in BOXES.finditer(page.read_text())]
+    assert sorted(box["id"] for box in boxes) == sorted(claim.id for claim in CLAIMS)
+    for box in boxes:
+        assert box["check"].strip(), box["id"]
+        assert box["proof"].count("*Proof.*") == 1, box["id"]
+        assert r"\square" in box["proof"], box["id"]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, dict[str, Any]]:
+    rows = json.loads((ROOT / "docs" / "benchmarks" / "verify.json").read_text())
+    return {row["id"]: row for row in rows}
+
+
+def test_the_committed_results_cover_the_registry_and_are_verified(results: dict[str, dict[str, Any]]) -> None:
+    assert list(results) == [claim.id for claim in CLAIMS]
+    assert all(row["holds"] and row["control_rejected"] for row in results.values())
+
+
+@pytest.mark.parametrize("claim_id", EXACT)
+def test_the_committed_results_are_those_of_this_code(results: dict[str, dict[str, Any]], claim_id: str) -> None:
+    """Of the claims that draw no samples, so that their numbers come back in a moment."""
+    measured, row = run_by_id(claim_id, Key.from_seed(0), "full").measurement, results[claim_id]
+    again = (measured.observed, measured.allowed, measured.tightness)
+    assert again == pytest.approx((row["observed"], row["allowance"], row["tightness"]), rel=1e-6)
