@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 import joblib
@@ -15,10 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from socket_theory.cli.messages import plain_messages
+from socket_theory.cli.report_file import repeating_command, report_option, write_report
 from socket_theory.evaluate.accuracy import Row, evaluate_attention
-from socket_theory.evaluate.capture import Capture, capture_text, default_text, load_capture
-from socket_theory.evaluate.files import replacing
+from socket_theory.evaluate.capture import Capture, capture_text, default_text, load_capture, weights_sha256
+from socket_theory.evaluate.contenders import short_settings
+from socket_theory.evaluate.files import file_sha256, replacing
 from socket_theory.evaluate.provenance import source_commit, versions
+from socket_theory.evaluate.sweep import best_socket, sweep
 from socket_theory.evaluate.weights import find_weights
 from socket_theory.selection import Budget
 
@@ -45,8 +47,11 @@ def evaluate_group() -> None:
 @click.option("--layers", help="Comma-separated layers to evaluate; all by default.")
 @click.option("--seed", default=0, show_default=True, help="Of the hyperplanes and of every draw.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here.")
-@click.option("--commit", help="Recorded in the JSON; by default the commit of this source tree.")
+@report_option
+@click.option("--commit", help="Recorded with the results; by default the commit of this source tree.")
+@click.pass_context
 def attention_command(
+    click_context: click.Context,
     model: str | None,
     qkv: Path | None,
     text: Path | None,
@@ -57,27 +62,38 @@ def attention_command(
     layers: str | None,
     seed: int,
     json_path: Path | None,
+    report_path: Path | None,
     commit: str | None,
 ) -> None:
-    """Relative output error of every method against exact attention, at 8 positions of a text."""
+    """Relative output error of every method against exact attention, at 8 positions of a text.
+
+    A report also measures the main methods at four densities and four sizes of the index: half as long again.
+    """
     if qkv and (model or text or context):
         raise click.UsageError("--qkv brings its own tokens: leave out --model, --text and --context.")
     chosen = _parse_layers(layers)
     with plain_messages(), _progress() as progress:
         budget = Budget(fraction=density, sink=sink, window=window)
         if qkv:
-            capture, digest = load_capture(qkv), None
+            capture, hashes = load_capture(qkv), {"model_sha256": file_sha256(qkv), "text_sha256": None}
         else:
-            capture, digest = _capture(model or "smollm2", text, context or CONTEXT, progress)
+            capture, hashes = _capture(model or "smollm2", text, context or CONTEXT, progress)
         used = list(range(len(capture.q))) if chosen is None else chosen
-        task = progress.add_task("attention", total=len(used))
+        task = progress.add_task("attention", total=len(used) * (2 if report_path else 1))
+
+        def advance() -> None:
+            progress.advance(task)
+
+        curves: dict[str, list[Row]] = {}
         with joblib.parallel_config(n_jobs=-1):
-            rows = evaluate_attention(capture, budget, seed=seed, layers=used, on_layer=lambda: progress.advance(task))
+            rows = evaluate_attention(capture, budget, seed=seed, layers=used, on_layer=advance)
+            if report_path:
+                curves = sweep(capture, budget, best_socket(rows), seed=seed, layers=used, on_layer=advance)
         record = {
             "schema": SCHEMA,
             "seed": seed,
             "model": qkv.name if qkv else Path(model or "smollm2").name,
-            "text_sha256": digest,
+            **hashes,
             "context": capture.k.shape[2],
             "layers": used,
             "positions": capture.positions.tolist(),
@@ -85,11 +101,16 @@ def attention_command(
             "window": window,
             "commit": commit or source_commit(),
             "versions": versions(),
-            "rows": [asdict(row) for row in rows],
+            **{name: [asdict(row) for row in part] for name, part in {"rows": rows, **curves}.items()},
         }
         if json_path:
             with replacing(json_path) as file:
                 file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+        if report_path:
+            from socket_theory.report.attention_page import attention_report
+
+            command = repeating_command(click_context, "json_path", "commit")
+            write_report(report_path, attention_report(record, command=command))
     _print_rows(rows)
 
 
@@ -106,13 +127,14 @@ def _parse_layers(given: str | None) -> list[int] | None:
         raise click.UsageError(f"--layers {given!r} is not a list of layers: pass integers such as 0,14,29.") from None
 
 
-def _capture(model: str, text: Path | None, context: int, progress: Progress) -> tuple[Capture, str]:
+def _capture(model: str, text: Path | None, context: int, progress: Progress) -> tuple[Capture, dict[str, str | None]]:
     weights = find_weights(model)
     words = text.read_text(encoding="utf-8") if text else default_text()
     task = progress.add_task("prefill", total=None)
     capture = capture_text(weights, words, context=context, count=POSITIONS, on_layer=lambda: progress.advance(task))
     progress.remove_task(task)
-    return capture, hashlib.sha256(words.encode()).hexdigest()
+    text_sha256 = hashlib.sha256(words.encode()).hexdigest()
+    return capture, {"model_sha256": weights_sha256(weights), "text_sha256": text_sha256}
 
 
 def _print_rows(rows: list[Row]) -> None:
@@ -124,21 +146,6 @@ def _print_rows(rows: list[Row]) -> None:
     for row in rows:
         figures = (row.density, row.captured_mass, row.recall, row.relative_error_mean, row.standard_error)
         shown = ["-" if figure is None else f"{figure:.3f}" for figure in (*figures, row.relative_error_p90)]
-        table.add_row(row.method, _short(row.settings), str(row.nominal_bits), str(row.bits_per_token), *shown)
+        table.add_row(row.method, short_settings(row.settings), str(row.nominal_bits), str(row.bits_per_token), *shown)
     console.print(table)
     console.print("error is |o_hat - o| / |o|: its mean over layers, heads and positions, with standard error and p90.")
-
-
-def _short(settings: dict[str, Any]) -> str:
-    """Settings in few words; the size of the index, the same in every row, is left to the JSON."""
-    words = {
-        "query_map": "{}",
-        "temperature": "τ={}",
-        "num_samples": "{} draws",
-        "value_weight": "×|v|",
-        "center_keys": "centred",
-        "value_aware": "value-aware",
-    }
-    return " ".join(
-        words[name].format(value) for name, value in settings.items() if name in words and value is not False
-    )

@@ -6,17 +6,19 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from socket_theory.cli.messages import INTERRUPTED
+from socket_theory.cli.messages import INTERRUPTED, plain_messages
+from socket_theory.cli.report_file import repeating_command, report_option, write_report
+from socket_theory.cli.verify_table import print_results
 from socket_theory.rng import Key
 
 if TYPE_CHECKING:
     from socket_theory.claims.engine import Claim, Effort, Result
 
-_NUMBER_COLUMNS, _LEAST_TITLE, _PIPED_WIDTH = 58, 8, 110
 _json_option = click.option(
     "json_file",
     "--json",
@@ -53,9 +55,16 @@ def _require_jobs(context: click.Context, parameter: click.Parameter, jobs: int)
     help="Worker processes; -1 is one a core.",
 )
 @_json_option
+@report_option
 @click.pass_context
 def verify_command(
-    context: click.Context, patterns: tuple[str, ...], effort: Effort, seed: int, jobs: int, json_file: IO[str] | None
+    context: click.Context,
+    patterns: tuple[str, ...],
+    effort: Effort,
+    seed: int,
+    jobs: int,
+    json_file: IO[str] | None,
+    report_path: Path | None,
 ) -> None:
     """Check every claim and run its control, a wrong variant that the same check must reject.
 
@@ -66,9 +75,15 @@ def verify_command(
     claims = _select(CLAIMS, patterns)
     results, interrupted = _run(claims, effort, seed, jobs)
     done = [results[claim.id] for claim in claims if claim.id in results]
-    _print_results(done, claims, aside=_is_standard_output(json_file))
+    print_results(done, claims, aside=_is_standard_output(json_file))
     if json_file is not None:
         json.dump([_json_row(result) for result in done], json_file, indent=2, allow_nan=False)
+    if report_path is not None:
+        from socket_theory.report.verify_page import verify_report
+
+        command = repeating_command(context, "json_file", "jobs")
+        with plain_messages():
+            write_report(report_path, verify_report(claims, done, seed=seed, effort=effort, command=command))
     if interrupted:
         click.echo(f"Interrupted: {len(done)} of {len(claims)} claims were run, the rest are unknown.", err=True)
         context.exit(INTERRUPTED)
@@ -131,46 +146,6 @@ def _run(claims: Sequence[Claim], effort: Effort, seed: int, jobs: int) -> tuple
         except KeyboardInterrupt:
             return results, True
     return results, False
-
-
-def _print_results(results: Sequence[Result], claims: Sequence[Claim], aside: bool) -> None:
-    """The table, to the error output where `aside`."""
-    from rich.console import Console
-    from rich.table import Table
-
-    titles = {claim.id: claim.title for claim in claims}
-    console = Console(highlight=False, stderr=aside)
-    if not console.is_terminal:
-        console = Console(highlight=False, stderr=aside, width=_PIPED_WIDTH)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("claim", no_wrap=True)
-    for heading in ("observed", "allowed", "tightness"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("holds", "control"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("s", justify="right", no_wrap=True)
-    room = console.width - _NUMBER_COLUMNS - max((len(result.id) for result in results), default=0)
-    titled = room >= _LEAST_TITLE
-    if titled:
-        table.add_column("title", overflow="ellipsis", no_wrap=True, max_width=room)
-    for result in results:
-        measured = result.measurement
-        holds = "yes" if measured.holds else "[bold red]NO[/]"
-        control = "rejected" if result.control.rejects else f"[bold red]{'FAILED' if result.error else 'PASSES'}[/]"
-        numbers = (_number(measured.observed), _number(measured.allowed), _number(measured.tightness))
-        title = (titles[result.id],) if titled else ()
-        table.add_row(result.id, *numbers, holds, control, f"{result.seconds:.1f}", *title)
-    console.print(table)
-    for result in results:
-        if result.error is not None:
-            console.print(f"{result.id} was not measured. {result.error}", soft_wrap=True, markup=False)
-        if result.measurement.detail:
-            terms = ", ".join(f"{name} {_number(value)}" for name, value in result.measurement.detail)
-            console.print(f"{result.id}: {terms}", soft_wrap=True)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
 
 
 def _json_row(result: Result) -> dict[str, Any]:

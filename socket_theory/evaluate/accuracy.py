@@ -51,11 +51,12 @@ def evaluate_attention(
     capture: Capture,
     budget: Budget,
     *,
+    field: Sequence[Contender] | None = None,
     seed: int = 0,
     layers: Sequence[int] | None = None,
     on_layer: Callable[[], None] = lambda: None,
 ) -> list[Row]:
-    """Every contender on the captured layers (all by default), one row each.
+    """The field (every contender by default) on the captured layers (all by default), one row a contender.
 
     Layers go through `joblib.Parallel()`, so `joblib.parallel_config` decides where they run. Planes are drawn
     once a layer and shared by all methods; the sampling estimator draws as many tokens as the budget keeps of the
@@ -70,7 +71,8 @@ def evaluate_attention(
     absent = [layer for layer in chosen if not 0 <= layer < len(capture.q)]
     if absent or not chosen:
         raise ValueError(f"layers={list(chosen)} were given: pass some of 0 to {len(capture.q) - 1}.")
-    field = contenders(num_samples=budget.kept(capture.k.shape[2]))
+    if field is None:
+        field = contenders(num_samples=budget.kept(capture.k.shape[2]))
     key = Key.from_seed(seed)
     work = (
         joblib.delayed(measure_layer)(
@@ -115,7 +117,7 @@ def measure_layer(
             estimate = contender.method.attend(
                 q[:, time],
                 caches[row].truncate(int(position) + 1),
-                budget=budget if contender.selects else None,
+                budget=contender.budget(budget),
                 key=key.fold_in(contender.name, int(position)) if contender.draws else None,
                 out_dtype=np.float64,
             )

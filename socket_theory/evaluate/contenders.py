@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
 from socket_theory.estimators import Dense, HardLSH, Method, OracleTopK, RandomTokens, Socket, SocketSampling, Window
 from socket_theory.hashing import QueryMap
+from socket_theory.selection import Budget
 
 # The temperatures at which each map was measured: the released one near its defaults, the published one up to
 # where it stops losing the signal (theory, "What real attention says").
@@ -16,16 +17,26 @@ TEMPERATURES: dict[QueryMap, tuple[float, ...]] = {"tanh_scaled": (0.3, 0.4, 1.0
 
 @dataclass(frozen=True)
 class Contender:
-    """A method under the name it has in the results; whether it takes the budget, and a key at every step."""
+    """A method under the name it has in the results; whether it takes the budget, and a key at every step.
+
+    `fraction` is the share of the tokens it keeps where that is its own and not the run's.
+    """
 
     name: str
     method: Method
     selects: bool = True
     draws: bool = False
+    fraction: float | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         return asdict(self.method)
+
+    def budget(self, run: Budget) -> Budget | None:
+        """What it keeps in a run with the budget `run`; None for a method that selects nothing."""
+        if not self.selects:
+            return None
+        return run if self.fraction is None else replace(run, tokens=None, fraction=self.fraction)
 
 
 def contenders(num_samples: int) -> list[Contender]:
@@ -39,6 +50,21 @@ def contenders(num_samples: int) -> list[Contender]:
         *(Contender("socket", method) for method in socket_grid()),
         Contender("socket_sampling", SocketSampling(num_samples=num_samples), selects=False, draws=True),
     ]
+
+
+def short_settings(settings: dict[str, Any]) -> str:
+    """Settings in few words; the size of the index, the same in every row of a table, is left out."""
+    words = {
+        "query_map": "{}",
+        "temperature": "τ={}",
+        "num_samples": "{} draws",
+        "value_weight": "×|v|",
+        "center_keys": "centred",
+        "value_aware": "value-aware",
+    }
+    return " ".join(
+        words[name].format(value) for name, value in settings.items() if name in words and value is not False
+    )
 
 
 def socket_grid() -> list[Socket]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +15,14 @@ from typing import IO
 def replacing(target: Path) -> Iterator[IO[bytes]]:
     """A new file beside `target` that takes its place when the block ends, and leaves nothing when it raises."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".partial-", delete=False) as file:
-        partial = Path(file.name)
-        try:
+    partial = target.parent / f".partial-{secrets.token_hex(8)}"
+    try:
+        with partial.open("xb") as file:
             yield file
-            file.close()
-            os.replace(partial, target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def file_sha256(path: Path) -> str:

@@ -18,11 +18,12 @@ from click.testing import CliRunner, Result
 from socket_theory.cli.evaluate import evaluate_group
 from socket_theory.cli.fetch import fetch_command
 from socket_theory.evaluate.accuracy import evaluate_attention
+from socket_theory.evaluate.files import file_sha256
 from socket_theory.evaluate.weights import CACHE_VARIABLE
 from socket_theory.rng import Key
 
 FIELDS = [
-    *("schema", "seed", "model", "text_sha256", "context", "layers", "positions", "sink", "window"),
+    *("schema", "seed", "model", "model_sha256", "text_sha256", "context", "layers", "positions", "sink", "window"),
     *("commit", "versions", "rows"),
 ]
 ROW_FIELDS = [
@@ -68,6 +69,7 @@ def test_a_file_of_arrays_gives_a_table_and_a_json(qkv: Path, tmp_path: Path) ->
         "schema": 1,
         "seed": 7,
         "model": "qkv.npz",
+        "model_sha256": file_sha256(qkv),
         "text_sha256": None,
         "context": 160,
         "layers": [0, 1],
