@@ -41,6 +41,15 @@ def test_softmax_attention_survives_logits_that_overflow_exp():
     assert np.isfinite(state.lse)
 
 
+def test_many_queries_are_attended_to_one_by_one():
+    queries = DRAW.standard_normal((3, 4, 8)) * np.array([0.1, 1.0, 400.0])[:, None, None]
+    together = softmax_attention(queries, KEYS, VALUES)
+    for place in np.ndindex(3, 4):
+        alone = softmax_attention(queries[place], KEYS, VALUES)
+        np.testing.assert_allclose(together.value[place], alone.value, rtol=1e-12)
+        np.testing.assert_allclose(together.lse[place], alone.lse, rtol=1e-12)
+
+
 def test_chunked_sums_equal_one_sum():
     keys, values = DRAW.standard_normal((2, 20000, 4))
     weights = np.exp(keys @ QUERY[:4] / 2)
@@ -49,7 +58,7 @@ def test_chunked_sums_equal_one_sum():
     )
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1.0, 1e30])
 def test_angles_keep_small_ones_and_call_zero_vectors_orthogonal(scale):
     directions = np.array([0.0, 1e-9, 0.5, np.pi / 2, np.pi - 1e-9, np.pi])
     keys = np.stack([np.cos(directions), np.sin(directions)], axis=1) * scale

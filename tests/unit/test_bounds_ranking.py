@@ -88,6 +88,7 @@ def test_captured_mass_bounds_what_top_k_drops() -> None:
         assert error <= top_k_error_bound(mass, diameter)
         np.testing.assert_allclose(captured_mass_for_error(top_k_error_bound(mass, diameter), diameter), mass)
     assert captured_mass_for_error(100.0, diameter) == 0
+    assert top_k_error_bound(1 + 1e-12, diameter) == 0
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,12 @@ def test_output_bias_forms_cover_the_exact_bias() -> None:
     assert 0 < error <= sharp <= uniform_output_bias_bound(kernel, norm, 30, float(soft.sum()), radius)
 
 
+def test_uniform_output_bias_is_the_product_of_its_parts() -> None:
+    kernel = SoftKernel(4, 0.7, "tanh", 64)
+    expected = 2.5 * 30 * 4 * float(kernel.temperature_gap(6.0)) / 1.7
+    np.testing.assert_allclose(uniform_output_bias_bound(kernel, 6.0, 30, 1.7, 2.5), expected, rtol=1e-12)
+
+
 def test_biases_of_opposite_keys_cancel_in_the_sum_but_not_in_the_bound() -> None:
     """k, -k with v = +1, -1: the biases have opposite signs and cancel in the sum, but not in the output."""
     kernel = SoftKernel(1, 3.0, "tanh", 64)

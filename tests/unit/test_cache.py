@@ -48,6 +48,12 @@ def test_capacity_counts_the_slots_before_the_start():
         cache.append(KEYS[:, :, :2], VALUES[:, :, :2])
 
 
+def test_truncating_goes_from_one_token_to_all_of_them():
+    cache = Dense().prepare(KEYS, VALUES, kv_start=[2, 0], kv_len=[28, 7])
+    assert cache.truncate(cache.kv_len).kv_len.tolist() == [28, 7]
+    assert cache.truncate(1).kv_len.tolist() == [1, 1]
+
+
 def test_take_carries_the_center_along():
     method = Socket(num_tables=5, center_keys=True)
     taken = method.prepare(KEYS, VALUES, key=KEY).take([1, 0])

@@ -84,6 +84,14 @@ def test_look_up_tables_equal_the_definition_bit_by_bit(num_planes: int, tempera
     np.testing.assert_allclose(soft_collision_scores(mapped, codes, temperature), definition, rtol=1e-11, atol=1e-300)
 
 
+def test_every_token_of_a_long_cache_is_scored() -> None:
+    mapped, count = np.tanh(3 * normals(1, 2, 10)), 2 * 8192 + 3
+    codes = Key.from_seed(1).generator().integers(0, 2**10, (2, count)).astype(np.uint16)
+    definition = np.exp(log_soft_collisions(mapped, codes, 0.4)).mean(0)
+    np.testing.assert_allclose(soft_collision_scores(mapped, codes, 0.4), definition, rtol=1e-11)
+    np.testing.assert_allclose(log_soft_collision_scores(mapped, codes, 0.4), np.log(definition), rtol=1e-11)
+
+
 def test_log_scores_stay_finite_where_the_scores_underflow() -> None:
     mapped, temperature = np.tanh(3 * normals(0, 4, 16)), 1e-3
     codes = Key.from_seed(0).generator().integers(0, 2**16, (4, 5000)).astype(np.uint16)
@@ -108,6 +116,12 @@ def test_s3_hard_score_is_the_fraction_of_tables_with_every_side_equal(seed: int
     projections, codes = project_query(query, planes), hash_keys(keys, planes)
     equal = (signs(codes, num_planes) == np.where(projections >= 0, 1, -1)[:, None]).all(-1)
     assert (hard_collision_scores(projections, codes) == equal.mean(0)).all()
+
+
+def test_a_query_on_a_plane_is_on_its_positive_side() -> None:
+    codes = np.array([[0b11, 0b10, 0b01, 0b00]], dtype=np.uint16)
+    assert hard_collision_scores(np.zeros((1, 2)), codes).tolist() == [1, 0, 0, 0]
+    assert hard_collision_scores(np.array([[-1.0, 0.0]]), codes).tolist() == [0, 1, 0, 0]
 
 
 @given(SEEDS, PLANE_COUNTS)

@@ -51,6 +51,14 @@ def test_bit_p_of_a_code_is_the_side_of_plane_p(seed: int, num_planes: int, head
     assert (codes == (sides * 2 ** np.arange(num_planes)).sum(-1)).all()
 
 
+@pytest.mark.parametrize("count", [1023, 1024, 1025, 2049])
+def test_every_key_of_a_long_cache_is_hashed(count: int) -> None:
+    planes = planes_of(3, 2, 5, 8)
+    keys = np.rint(normals(4, count, 8) * 2**10) / 2**10
+    sides = np.einsum("nd,lpd->lnp", keys, planes.weights) >= 0
+    assert (hash_keys(keys, planes) == (sides * 2 ** np.arange(5)).sum(-1)).all()
+
+
 def test_a_key_on_a_plane_counts_as_positive() -> None:
     planes = Planes(np.array([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]]))
     keys = np.array([[0.0, 0.0], [-0.0, -0.0], [0.0, -1.0], [2.0, 0.0]])
@@ -161,7 +169,11 @@ def test_the_three_query_maps() -> None:
         apply_query_map(z, "sign", 64)  # type: ignore[arg-type]
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1))
+SINGLES = st.floats(allow_nan=False, allow_infinity=False, width=32)
+SUBNORMALS = st.integers(-(2**23), 2**23).map(lambda steps: steps * 2.0**-149)
+
+
+@given(st.lists(st.one_of(SINGLES, SUBNORMALS), min_size=1))
 def test_round_to_bfloat16_equals_ml_dtypes(require_extra: Callable[..., Any], values: list[float]) -> None:
     bfloat16 = require_extra("test", "ml_dtypes").bfloat16
     x = np.array(values)
@@ -174,6 +186,21 @@ def test_drawn_planes_hold_bfloat16_values() -> None:
     assert weights.shape == (10, 10, 64)
     assert (weights == round_to_bfloat16(weights)).all()
     assert (weights != planes_of(1, 10, 10, 64).weights).any()
+
+
+def test_sixteen_planes_fill_a_code() -> None:
+    planes = planes_of(5, 1, MAX_PLANES, 4)
+    codes = hash_keys(np.stack([planes.weights[0, 15], -planes.weights[0, 15]]), planes)
+    assert (codes >> 15).tolist() == [[1, 0]]
+
+
+def test_planes_are_a_copy_that_nothing_changes() -> None:
+    weights = normals(0, 2, 3, 4)
+    planes = Planes(weights)
+    weights[0] = 7.0
+    assert (planes.weights[0] != 7.0).all()
+    with pytest.raises(ValueError, match="read-only"):
+        planes.weights[0] = 7.0
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,18 @@ def test_bit_moments_agree_with_adaptive_quadrature(
     np.testing.assert_allclose(kernel.temperature_gap(norm), gap, rtol=1e-10)
 
 
+@pytest.mark.parametrize("theta", [1e-5, 1.1e-3, 0.02])
+def test_a_key_close_to_a_short_query_has_all_twelve_digits(theta: float) -> None:
+    """The sign turns at |g| = theta, far below the |g| = 1 at which the weight does: both have to be resolved."""
+    kernel = SoftKernel(1, 1.0, "linear", 16)
+
+    def conditional(g: float) -> float:
+        low, high = bit_values(kernel, g)
+        return float(ndtr(g / np.tan(theta)) * high + ndtr(-g / np.tan(theta)) * low)
+
+    np.testing.assert_allclose(kernel.bit_mean(theta, 1.0), expectation(conditional, [1.0, theta]), rtol=1e-12)
+
+
 def bivariate_normal_probability(h: float, k: float, r: float) -> float:
     def density(x: float) -> float:
         return float(np.exp(-x * x / 2) / np.sqrt(2 * np.pi) * ndtr((k - r * x) / np.sqrt(1 - r * r)))

@@ -84,6 +84,13 @@ def test_arguments_broadcast() -> None:
     assert kernel.mean(np.empty(0), 6.0).shape == (0,)
 
 
+def test_a_long_array_of_angles_has_the_moments_of_each() -> None:
+    kernel, theta = SoftKernel(3, 0.4, "tanh", 64), np.linspace(0.01, 3.0, 9000)
+    means = kernel.mean(theta, 6.0)
+    for place in range(0, 9000, 777):
+        np.testing.assert_allclose(means[place], kernel.mean(theta[place], 6.0), rtol=1e-9)
+
+
 def test_memory_does_not_grow_with_the_nodes_of_the_quadrature() -> None:
     theta = np.linspace(0.01, 3.0, 32768)
     tracemalloc.start()

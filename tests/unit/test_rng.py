@@ -63,6 +63,11 @@ def test_philox_equals_numpys_at_every_key_and_counter(key: Key, counter: int) -
     assert philox(key, counter).tolist() == numpy_block(counter, key.words)
 
 
+@given(KEYS, WORDS)
+def test_uniform_is_the_top_53_bits_of_the_first_word(key: Key, index: int) -> None:
+    assert uniform(key, index) == (numpy_block(index, key.words)[0] >> 11) / 2**53
+
+
 @given(KEYS, st.lists(WORDS, min_size=1, max_size=20))
 def test_uniform_is_a_function_of_key_and_index_alone(key: Key, indices: list[int]) -> None:
     whole = uniform(key, np.array(indices, dtype=np.uint64))
@@ -90,11 +95,12 @@ def test_uniform_and_normal_have_their_laws() -> None:
     assert kstest(uniform(key, indices) ** 1.05, "uniform").pvalue < 1e-6
 
 
-def test_normal_is_finite_at_both_ends_of_the_unit_interval() -> None:
-    from scipy.special import ndtri
-
-    assert np.isfinite(ndtri([0.5 * 2.0**-52, 1 - 0.5 * 2.0**-52])).all()
-    assert np.isfinite(normal(Key.from_seed(3), np.arange(100_000))).all()
+def test_normal_is_finite_and_symmetric_at_both_ends_of_the_unit_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = np.array([[0] * 4, [ONES] * 4], dtype=np.uint64)
+    monkeypatch.setattr("socket_theory.rng.philox", lambda key, indices: ends)
+    lowest, highest = normal(Key.from_seed(3), np.arange(2))
+    assert -9 < lowest < -8
+    assert lowest == pytest.approx(-highest, rel=1e-3)
 
 
 def test_golden_keys() -> None:
@@ -121,6 +127,7 @@ def test_split_is_a_prefix_of_a_longer_split_and_of_the_stream(key: Key) -> None
     children = key.split(8)
     assert len(set(children)) == 8
     assert children[:3] == key.split(3)
+    assert children[:1] == key.split(1)
     assert [child for child, _ in zip(key.stream(), range(8), strict=False)] == list(children)
 
 
@@ -128,6 +135,14 @@ def test_generator_repeats_and_differs_between_keys() -> None:
     first, second = Key.from_seed(0).split(2)
     assert first.generator().random(4).tolist() == first.generator().random(4).tolist()
     assert first.generator().random(4).tolist() != second.generator().random(4).tolist()
+
+
+def test_generator_shares_no_word_with_uniform() -> None:
+    key = Key.from_seed(0)
+    words = set(philox(key, np.arange(200)).ravel().tolist())
+    assert not words & set(key.generator().bit_generator.random_raw(400).tolist())
+    same_key = np.random.Philox(key=np.array(key.words, dtype=np.uint64))
+    assert words & set(same_key.random_raw(400).tolist())
 
 
 @pytest.mark.parametrize("words", [(0,), (0, 2**64), (-1, 0), (1, 2, 3)])

@@ -33,6 +33,23 @@ def test_kept_is_the_forced_tokens_and_the_best_of_the_rest(scores, sink, window
 
 
 @pytest.mark.parametrize(
+    ("budget", "kept"),
+    [
+        (Budget(tokens=4), [16, 17, 18, 19]),
+        (Budget(tokens=4, window=2), [16, 17, 18, 19]),
+        (Budget(tokens=4, sink=1), [0, 17, 18, 19]),
+        (Budget(tokens=4, sink=2), [0, 1, 18, 19]),
+        (Budget(tokens=4, sink=3, window=1), [0, 1, 2, 19]),
+    ],
+)
+def test_no_more_than_the_sink_and_the_window_is_forced(budget, kept):
+    rising, falling = np.arange(20.0), np.arange(20.0)[::-1]
+    assert select_tokens(rising, budget).tolist() == kept
+    mirrored = Budget(tokens=4, sink=budget.window, window=budget.sink)
+    assert select_tokens(falling, mirrored).tolist() == [19 - slot for slot in reversed(kept)]
+
+
+@pytest.mark.parametrize(
     ("budget", "length", "kept"),
     [
         (Budget(tokens=8), 5, 5),
