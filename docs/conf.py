@@ -17,8 +17,17 @@ author = "The socket-theory contributors"
 project_copyright = author
 version = release = socket_theory.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "mathml", "claims_pages", "attention_table"]
-exclude_patterns = ["_build", "guide/generated"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "mathml",
+    "claims_pages",
+    "attention_table",
+    "decode_table",
+    "ranking_table",
+]
+exclude_patterns = ["_build", "guide/generated", "benchmarks/generated"]
 nitpicky = True
 default_role = "code"
 
