@@ -99,7 +99,8 @@ CLAIMS = (
     Claim(
         id="C2.order",
         title="Selection order",
-        statement="Free places go to the largest score, compared as float32, and among equal ones to the later token; -0.0 is 0.0.",
+        statement="Free places go to the largest score, compared as float32, and among equal ones to the later token; "
+        "-0.0 is 0.0.",
         source="definition of the order",
         kind="identity",
         wrong="< for <= at a tie: the earlier token wins",

@@ -155,7 +155,8 @@ CLAIMS = (
     Claim(
         id="S2.sign-sketch",
         title="Hot limit: ranking",
-        statement="As tau -> infinity, keys whose sign sketches A_i, the sum over l, p of h_lp s_ilp, differ are ranked by them.",
+        statement="As tau -> infinity, keys whose sign sketches A_i, the sum over l, p of h_lp s_ilp, differ are "
+        "ranked by them.",
         source="S2.hot",
         kind="identity",
         wrong="sign(h) in place of h, which ranks by Hamming distance",
