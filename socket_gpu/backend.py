@@ -131,7 +131,7 @@ class CupyBackend:
     def attend(self, query: Any, keys: Any, values: Any, indices: Any, sm_scale: float) -> tuple[Any, Any]:
         cupy, (batch, heads, dim) = self.cupy, query.shape
         lengths = (indices >= 0).sum(axis=-1).astype(np.int32).reshape(-1)
-        wide = np.float64 if query.dtype.itemsize == 8 else np.float32
+        wide = np.float64 if keys.dtype.itemsize == 8 else np.float32
         value, lse = cupy.empty((batch, heads, dim), dtype=wide), cupy.empty((batch, heads), dtype=wide)
         lists = self._row_major(indices.reshape(batch * heads, -1))
         buffers = attending.AttendBuffers.empty(batch * heads, 1, dim, 1 + lists.shape[-1] // 512, wide)

@@ -16,7 +16,7 @@ from socket_theory.selection import Budget
 
 STATUS = {
     1: "an append exceeded the planned capacity and was dropped: prepare the cache with a larger capacity.",
-    4: "every score of a row is below 1e-38, an underflow: raise the temperature, or decode with method.attend.",
+    4: "every score of a row is below 1e-38: raise the temperature, or decode with method.attend; or all values are 0.",
     2: "an output is not finite: check the query, keys and values for NaN or infinity.",
 }
 
@@ -26,7 +26,9 @@ class DecodePlan:
 
     `run(query)` writes `value` [B, Hq, D], `lse` [B, Hq] (natural log), `indices` int32 [B, rows, K] and `lengths`
     [B, rows]; rows are query heads, or KV heads for group="shared". `append(keys, values)` adds tokens in place and
-    lengthens the spans on the device, so both may be captured in one CUDA graph and replayed.
+    lengthens the spans on the device, so both may be captured in one CUDA graph and replayed. Kernels are compiled in
+    the first call of each: make one before capturing. The first step, and one whose scores fall far below the last
+    step's, selects from all scores, which takes longer.
 
     Raises
     ------

@@ -16,6 +16,8 @@ from socket_theory.selection import Budget
 Entry = Literal["bytes", "float"]
 # RMS error of byte tables over the standard deviation of scores up to which they are used.
 BYTE_TABLE_ERROR = 0.015
+# Entries whose range is a smaller part of the largest one are rounded in steps of this part, see score.cu.
+_LEAST_RANGE = 1 / 64
 # Rings of 32 tables a launch takes.
 MOST_RINGS = 8
 _THREADS = 512
@@ -40,7 +42,9 @@ class Collision:
         if self.query_map == "hard":
             return "bytes"
         ratio = query_map_bound(self.query_map, head_dim) / self.temperature
-        fine = group > 1 and ratio < 1 and byte_table_error(ratio, layout.num_planes) <= BYTE_TABLE_ERROR
+        t, planes = math.tanh(ratio), layout.num_planes
+        wide = (1 + t) ** planes - (1 - t) ** planes >= _LEAST_RANGE * (1 + t) ** planes
+        fine = group > 1 and wide and ratio < 1 and byte_table_error(ratio, planes) <= BYTE_TABLE_ERROR
         return "bytes" if fine and _low_bits(layout) == layout.num_planes else "float"
 
 
@@ -48,7 +52,8 @@ def byte_table_error(ratio: float, num_planes: int) -> float:
     """RMS error of a score from byte tables over the standard deviation of scores, where every |h|/tau is `ratio`.
 
     Entries span [(1-t)^P, (1+t)^P], t = tanh(ratio), in 254 steps; rounding is uniform over a step, and the variance of
-    an entry over codes is (1+t^2)^P - 1. Both add over tables. Smaller |h|/tau at some planes make both smaller.
+    an entry over codes is (1+t^2)^P - 1. Both add over tables. Shorter queries have smaller |h|/tau and about the same
+    ratio, until their entries' range falls below 1/64 of the largest.
     """
     t = math.tanh(ratio)
     step = ((1 + t) ** num_planes - (1 - t) ** num_planes) / 254

@@ -10,7 +10,7 @@
 //
 // BYTES (MODE 0): an entry is 4 bytes, a head each, floor((w - lowest) / step + t / 32): the dither t / 32 of table t
 //   keeps equal products of many tables from being rounded alike. Integers are summed, so no order of sums matters.
-//   Errors stay below byte_table_error (scoring.py). Beyond LOW_BITS only for hard collisions, whose halves are
+//   Errors are those of byte_table_error (scoring.py), more for queries so short that all products are within 2%. Beyond LOW_BITS only for hard collisions, whose halves are
 //   combined by AND.
 // FLOAT (MODE 1): an entry is one head's float; a group takes a pass a head.
 //
@@ -291,7 +291,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             if (GROUP % HEADS && h >= heads) continue;
             float out = fmaf(counts[h], step[h], base[h]);
             if (accumulate && valid) out += *to;
-            out *= norm;
+            out = __fmul_rn(out, norm);  // not contracted with the sum, so that it adds up as sum_group does
             if (SHARED) out = total += out;
             if (SHARED && h < OWN - 1) continue;
             const int r = SHARED ? 0 : h;

@@ -81,7 +81,7 @@ template <typename Visit> __device__ u32 find_largest(Search& shared, Visit visi
         __syncthreads();
         wanted -= found[1];
         const u32 left = found[2];
-        low += found[0] << shift, high = min(high, low + (1u << shift) - 1);
+        low += found[0] << shift, high = low + min(high - low, (1u << shift) - 1);
         all = left == wanted;
         if (all || low == high) return low;
         if (left <= FEW) break;

@@ -46,6 +46,17 @@ def test_selection_is_the_references(device, name):
         np.testing.assert_array_equal(found, NumpyBackend().select(scores, SPANS, budget, 2), str(budget))
 
 
+@pytest.mark.parametrize("num_nan", [3, 70, 3000])
+def test_scores_that_are_nan_end_in_a_selection_of_valid_slots(device, num_nan):
+    scores = DRAW().standard_normal(SHAPE).astype(np.float32)
+    scores[:, :, 500 : 500 + num_nan] = np.nan
+    found = device.get(device.engine.select(device.put(scores), SPANS, Budget(tokens=50, sink=2), 2))
+    for row, (start, length) in enumerate(SPANS):
+        for kept in found[row]:
+            assert (np.diff(kept) > 0).all()
+            assert start <= kept[0] <= kept[-1] < start + length
+
+
 @pytest.mark.parametrize("budget", [Budget(tokens=1), Budget(tokens=5, sink=2, window=3), Budget(fraction=0.5)])
 def test_one_token_is_kept(device, budget):
     scores, spans = np.zeros((2, 4, 70), np.float32), np.array([[0, 1], [69, 1]])
