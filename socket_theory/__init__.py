@@ -11,12 +11,15 @@ from socket_theory.attention import (
     softmax_attention,
 )
 from socket_theory.estimators import (
+    Bernoulli,
+    BernoulliSanta,
     Cache,
     Dense,
     Estimate,
     HardLSH,
     OracleTopK,
     RandomTokens,
+    Santa,
     Socket,
     SocketSampling,
     Stats,
@@ -32,6 +35,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttentionState",
+    "Bernoulli",
+    "BernoulliSanta",
     "Budget",
     "Cache",
     "Dense",
@@ -41,6 +46,7 @@ __all__ = [
     "OracleTopK",
     "Planes",
     "RandomTokens",
+    "Santa",
     "SignHash",
     "Socket",
     "SocketSampling",

@@ -23,7 +23,8 @@ class Stats:
     bits_per_token : int
         Index bits a token as this backend stores them.
     bytes : int array [...]
-        Bytes read a sequence: the index of every valid token, and the union of kept rows over each GQA group.
+        Bytes read a sequence: the index of every valid token, and the union of kept rows over each GQA group; every
+        valid key for the methods that score by all of them.
     captured_mass : float array or None
         Exact softmax mass of the kept tokens, where the method knows it.
     """

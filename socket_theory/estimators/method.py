@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from socket_theory.backend import Backend, array_type, callers_stream, resolve_backend, to_native
 from socket_theory.checks import require_finite
@@ -19,6 +19,9 @@ from socket_theory.selection import Budget
 @dataclass(frozen=True)
 class Method:
     """An attention estimator: settings as a value, no state."""
+
+    reads_every_key: ClassVar[bool] = False
+    """Whether a step reads every valid key, and not only those of the kept tokens."""
 
     @property
     def nominal_bits(self) -> int:

@@ -80,18 +80,19 @@ class Step:
         slots = cache.keys.shape[-2]
         padded = -(-slots // cache.backend.slot_block) * cache.backend.slot_block
         index_bytes = sum(array[0].nbytes // padded for array in parts.values())
-        row_bytes = cache.keys[0, 0, 0].nbytes + cache.values[0, 0, 0].nbytes
+        key_bytes, value_bytes = cache.keys[0, 0, 0].nbytes, cache.values[0, 0, 0].nbytes
         used = np.zeros((batch, cache.keys.shape[1], slots + 1), dtype=bool)
         grouped = indices.reshape(batch, cache.keys.shape[1], -1)
         np.put_along_axis(used, grouped.astype(np.int64), True, axis=-1)
         rows = used[..., :slots].sum(axis=(1, 2))
-        lead = cache.lead
+        tokens, lead = cache.spans[:, 1], cache.lead
+        keys_read = tokens * cache.keys.shape[1] if cache.method.reads_every_key else rows
         return Stats(
             kept=kept.reshape(*lead, -1),
             density=(kept / cache.spans[:, 1:]).reshape(*lead, -1),
             nominal_bits=cache.method.nominal_bits,
             bits_per_token=8 * index_bytes // cache.keys.shape[1],
-            bytes=(index_bytes * cache.spans[:, 1] + row_bytes * rows).reshape(lead),
+            bytes=(index_bytes * tokens + key_bytes * keys_read + value_bytes * rows).reshape(lead),
             captured_mass=None if captured_mass is None else captured_mass.reshape(*lead, -1),
         )
 

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from socket_theory import (
+    Bernoulli,
+    BernoulliSanta,
     Budget,
     Dense,
     HardLSH,
     Key,
     OracleTopK,
     RandomTokens,
+    Santa,
     Socket,
     SocketSampling,
     Window,
@@ -31,8 +34,14 @@ METHODS = [
     Socket(num_tables=12, value_weight=True, center_keys=True, query_map="tanh"),
     SocketSampling(num_tables=12, num_samples=40),
     SocketSampling(num_tables=12, num_samples=40, value_aware=True),
+    *(Santa(num_samples=9, sampler=sampler) for sampler in ("systematic", "stratified", "iid")),
+    *(Santa(9, sampler, tile_len=7) for sampler in ("phase_carried", "flash", "floor_one", "biased_prop")),
+    Bernoulli(num_vectors=5),
+    Bernoulli(num_vectors=5, query_sampler="iid", shared_query=True),
+    BernoulliSanta(num_samples=9, num_vectors=5),
 ]
-RANKED = [m for m in METHODS if not isinstance(m, Dense | SocketSampling)]
+SAMPLERS = SocketSampling | Santa | Bernoulli
+RANKED = [m for m in METHODS if not isinstance(m, Dense | SAMPLERS)]
 BUDGET = Budget(tokens=20, sink=3, window=5)
 
 
@@ -54,9 +63,9 @@ def prepare(backend, method, keys, values, **options):
 
 
 def attend(backend, method, query, cache, budget=BUDGET, **options):
-    if isinstance(method, RandomTokens | SocketSampling):
+    if isinstance(method, RandomTokens | SAMPLERS):
         options.setdefault("key", KEY)
-    if not isinstance(method, Dense | SocketSampling):
+    if not isinstance(method, Dense | SAMPLERS):
         options["budget"] = budget
     return method.attend(backend.put(query), cache, **options)
 
@@ -104,7 +113,7 @@ def test_padding_changes_nothing(backend, method, left, right):
     np.testing.assert_array_equal(got.stats.bytes, plain.stats.bytes)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if not isinstance(m, RandomTokens | SocketSampling)], ids=name)
+@pytest.mark.parametrize("method", [m for m in METHODS if not isinstance(m, RandomTokens | SAMPLERS)], ids=name)
 def test_a_batch_is_its_sequences_and_take_permutes_them(backend, method):
     query, keys, values = arrays()
     cache = prepare(backend, method, keys, values)
@@ -132,7 +141,9 @@ def test_leading_axes_are_only_shape(backend, method):
     assert single.value.shape == (6, 16)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if not isinstance(m, RandomTokens | SocketSampling)], ids=name)
+@pytest.mark.parametrize(
+    "method", [m for m in METHODS if not isinstance(m, RandomTokens | SocketSampling | Bernoulli)], ids=name
+)
 def test_grouped_heads_are_repeated_kv_heads(backend, method):
     query, keys, values = arrays()
     grouped = attend(backend, method, query, prepare(backend, method, keys, values))
@@ -196,6 +207,22 @@ def test_states_of_disjoint_tokens_merge_to_the_whole(backend, method):
     merged, whole = merge_states(run(slice(0, 23)), run(slice(23, 60))), run(slice(0, 60))
     assert_close(merged.value, whole.value, "float64")
     assert_close(merged.lse, whole.lse, "float64")
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if type(m) is Santa], ids=lambda method: method.sampler)
+def test_sampled_values_come_with_the_exact_lse_and_merge_with_exact_ones(backend, method):
+    query, keys, values = arrays(dtype="float64")
+    parts = []
+    for estimator, part in ((method, slice(0, 23)), (Dense(), slice(23, 60)), (Dense(), slice(0, 60))):
+        estimate = attend(backend, estimator, query, prepare(backend, estimator, keys[:, :, part], values[:, :, part]))
+        parts.append(
+            dataclasses.replace(estimate.state, **{n: backend.get(getattr(estimate, n)) for n in ("value", "lse")})
+        )
+    sampled, exact, whole = parts
+    merged = merge_states(sampled, exact)
+    assert_close(merged.lse, whole.lse, "float64")
+    share = np.exp(sampled.lse - whole.lse)[..., None]
+    assert_close(merged.value, share * sampled.value + (1 - share) * exact.value, "float64")
 
 
 @pytest.mark.parametrize("method", METHODS, ids=name)

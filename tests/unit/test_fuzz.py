@@ -12,7 +12,20 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socket_theory import Budget, Dense, HardLSH, Key, OracleTopK, RandomTokens, Socket, SocketSampling, Window
+from socket_theory import (
+    Bernoulli,
+    BernoulliSanta,
+    Budget,
+    Dense,
+    HardLSH,
+    Key,
+    OracleTopK,
+    RandomTokens,
+    Santa,
+    Socket,
+    SocketSampling,
+    Window,
+)
 
 KEY = Key.from_seed(3)
 EXPONENTS = {"float16": (-6, 4), "float32": (-30, 30), "float64": (-30, 30), "bfloat16": (-30, 30)}
@@ -75,7 +88,22 @@ METHODS = st.one_of(
         num_samples=st.integers(1, 9),
         value_aware=st.booleans(),
     ),
+    st.builds(Santa, num_samples=st.integers(1, 200), sampler=st.sampled_from(["systematic", "stratified", "iid"])),
+    st.builds(
+        Santa,
+        num_samples=st.integers(1, 200),
+        sampler=st.sampled_from(["phase_carried", "flash", "floor_one", "biased_prop"]),
+        tile_len=st.integers(1, 100),
+    ),
+    st.builds(
+        Bernoulli,
+        num_vectors=st.integers(1, 9),
+        query_sampler=st.sampled_from(["stratified", "iid"]),
+        shared_query=st.booleans(),
+    ),
+    st.builds(BernoulliSanta, num_samples=st.integers(1, 9), num_vectors=st.integers(1, 9), shared_query=st.booleans()),
 )
+SAMPLERS = SocketSampling | Santa | Bernoulli
 
 
 @given(step=steps(), method=METHODS)
@@ -85,15 +113,15 @@ def test_finite_in_finite_out(step, method):
         warnings.simplefilter("error")
         hashed = {"key": KEY} if hasattr(method, "num_planes") else {}
         cache = method.prepare(keys, values, kv_start=start, kv_len=length, **hashed)
-        options = {"key": KEY} if isinstance(method, RandomTokens | SocketSampling) else {}
-        options |= {} if isinstance(method, Dense | SocketSampling) else {"budget": budget}
+        options = {"key": KEY} if isinstance(method, RandomTokens | SAMPLERS) else {}
+        options |= {} if isinstance(method, Dense | SAMPLERS) else {"budget": budget}
         estimate = method.attend(query, cache, out_dtype="float64", **options)
     assert np.isfinite(estimate.value).all()
     assert np.isfinite(estimate.lse).all()
     for row, (first, count) in enumerate(zip(start, length, strict=True)):
         used = estimate.indices[row][estimate.indices[row] >= 0]
         assert ((used >= first) & (used < first + count)).all()
-        if not isinstance(method, SocketSampling) and "budget" in options:
+        if not isinstance(method, SAMPLERS) and "budget" in options:
             assert (estimate.stats.kept[row] == budget.kept(int(count))).all()
         valid = np.repeat(values[row, :, first : first + count].astype(float), query.shape[1] // keys.shape[1], axis=0)
         slack = 1e-9 * np.abs(valid).max()

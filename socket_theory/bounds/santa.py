@@ -1,0 +1,103 @@
+"""Deviation of sampled values from their mean, given the scores (N7, N8, N13).
+
+Assumption of B.1: |m^ - mu| is the norm of a mean of S independent centred vectors, so it holds for iid and stratified
+draws with count S, for tiles with offsets of their own with count 1, and not for systematic draws, whose one offset
+decides all counts: those have `koksma_radius`, Chebyshev with `systematic_covariance`, and the exact `systematic_law`.
+The radius is a distance from the mean; the largest |v_j| in its place is no bound.
+
+Every inequality is dimension-free (Pinelis 1994). A spread gives `bernstein(delta, count)`, its exact inversion, and
+`bernstein_samples(epsilon, delta)`; `plain_spread(weights, values)` is that of iid draws.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from socket_theory.bounds.arguments import (
+    Float,
+    require_above_zero,
+    require_delta,
+    require_nonnegative,
+    require_rows,
+)
+from socket_theory.bounds.concentration import bernstein_failure
+from socket_theory.bounds.sampling import SamplingSpread
+from socket_theory.checks import require_count
+from socket_theory.tile_sampling import flash_budgets, largest_remainder, tile_masses
+from socket_theory.value_sampling import Int
+from socket_theory.value_sampling_moments import stratum_laws, tile_means, tiled_covariances
+
+
+def sampling_failure(deviation: ArrayLike, num_samples: int, spread: SamplingSpread) -> Float:
+    """B.1: P(|m^ - mu| >= t) <= 2 exp(-S t^2 / (2 (v + L t/3))), capped at 1. Source: N13."""
+    return bernstein_failure(deviation, num_samples, spread.variance, spread.radius)
+
+
+def bennett_failure(deviation: ArrayLike, num_samples: int, spread: SamplingSpread) -> Float:
+    """2 exp(-(S v/L^2) H(L t/v)), H(x) = (1+x) ln(1+x) - x, capped at 1: never above B.1. Needs v > 0. Source: N13."""
+    t, v = require_nonnegative("deviation", deviation), require_above_zero("variance", spread.variance)
+    ratio = spread.radius * t / v
+    height = require_count("num_samples", num_samples) * v / require_above_zero("radius", spread.radius) ** 2
+    return np.asarray(np.minimum(1.0, 2 * np.exp(-height * ((1 + ratio) * np.log1p(ratio) - ratio))))
+
+
+def two_term_radius(delta: float, num_samples: int, spread: SamplingSpread) -> float:
+    """sqrt(2 v a) + 2 L a/3, a = ln(2/delta)/S: the paper's radius, never below the exact inversion of B.1."""
+    share = math.log(2 / require_delta(delta)) / require_count("num_samples", num_samples)
+    return math.sqrt(2 * spread.variance * share) + 2 * spread.radius * share / 3
+
+
+def stratified_spread(weights: Float, values: Float, num_samples: int) -> SamplingSpread:
+    """The mean of the strata's variances, and the largest distance of a row from the mean of a stratum it is in.
+
+    For `num_samples` draws; never above `plain_spread` in variance. Shapes: weights [N], values [N, E].
+    """
+    values = require_rows("values", values, len(weights))
+    laws = stratum_laws(weights, require_count("num_samples", num_samples))
+    squares = ((values - (laws @ values)[:, None]) ** 2).sum(axis=-1)
+    return SamplingSpread(float(np.sqrt(squares[laws > 0].max())), float((laws * squares).sum() / num_samples))
+
+
+def flash_spread(weights: Float, values: Float, num_samples: int, tile_len: int) -> SamplingSpread:
+    """Of flash's output about mu, with count 1: sum_t w_t^2 tr Cov_t, and the largest w_t max_(j in t) |v_j - mu_t|."""
+    masses = tile_masses(weights, tile_len)
+    return _tiled_spread(weights, values, tile_len, flash_budgets(len(masses), num_samples), masses)
+
+
+def prop_spread(weights: Float, values: Float, num_samples: int, tile_len: int) -> SamplingSpread:
+    """Of prop's output about its own mean, with count 1: S_t/S in the place of w_t. Add |bias| for the way to mu."""
+    budgets = largest_remainder(tile_masses(weights, tile_len), num_samples)
+    return _tiled_spread(weights, values, tile_len, budgets, budgets / num_samples)
+
+
+def rounded_mass(masses: Float, num_samples: int) -> float:
+    """TV = sum_t |S_t/S - w_t| / 2, so that prop's bias is at most TV times the largest |mu_s - mu_t|. Source: N8.
+
+    Shapes: masses [T], adding up to 1.
+    """
+    return float(np.abs(largest_remainder(masses, num_samples) / num_samples - masses).sum() / 2)
+
+
+def rounded_mass_bound(num_tiles: int, num_samples: int) -> float:
+    """T/(4S), which `rounded_mass` never exceeds: the r tiles rounded up move at most r (T - r)/(T S). Source: N8."""
+    return require_count("num_tiles", num_tiles) / (4 * require_count("num_samples", num_samples))
+
+
+def koksma_radius(values: Float, num_samples: int) -> float:
+    """sum_j |v_(j+1) - v_j| / S, which no systematic draw exceeds, whatever its offset. Source: N5.
+
+    Shapes: values [N, E].
+    """
+    steps = np.diff(require_rows("values", values), axis=0)
+    return float(np.sqrt((steps * steps).sum(axis=-1)).sum() / require_count("num_samples", num_samples))
+
+
+def _tiled_spread(weights: Float, values: Float, tile_len: int, budgets: Int, shares: Float) -> SamplingSpread:
+    values = require_rows("values", values, len(weights))
+    means = np.repeat(tile_means(weights, values, tile_len), tile_len, axis=0)[: len(weights)]
+    distance = np.sqrt(((values - means) ** 2).sum(axis=-1)) * np.repeat(shares, tile_len)[: len(weights)]
+    traces = np.einsum("tii->t", tiled_covariances(weights, values, tile_len, budgets))
+    return SamplingSpread(float(distance[weights > 0].max()), float(shares**2 @ traces))

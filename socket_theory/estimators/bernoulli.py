@@ -1,0 +1,139 @@
+"""Bernoulli scores: exact attention of a query rounded at random to few ternary vectors (N11, N12)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+
+from socket_theory.backend import callers_stream
+from socket_theory.checks import require_count, require_flag
+from socket_theory.estimators.baselines import head_uniforms, require_key
+from socket_theory.estimators.cache import Cache
+from socket_theory.estimators.estimate import Estimate
+from socket_theory.estimators.method import Method, refuse
+from socket_theory.estimators.santa import Santa
+from socket_theory.estimators.step import Step
+from socket_theory.query_sampling import (
+    QuerySampler,
+    firing_probabilities,
+    group_magnitudes,
+    iid_hits,
+    sampled_query,
+    shared_sampled_queries,
+    stratified_hits,
+)
+from socket_theory.rng import Key
+from socket_theory.selection import Budget
+
+
+@dataclass(frozen=True)
+class Bernoulli(Method):
+    """Softmax attention with scores q^K', E q^ = q: unbiased scores, but a biased softmax (`softmax_bias`, N12).
+
+    The lse is that of the sampled scores. Key features that never fire need no reading, but rows of a cache are read
+    whole, so `stats.bytes` counts every key.
+
+    Parameters
+    ----------
+    num_vectors : int
+        B >= 1 ternary vectors.
+    query_sampler : {"stratified", "iid"}
+        hits = floor(B pi) + Bernoulli(frac(B pi)), or Binomial(B, pi).
+    shared_query : bool
+        One draw a GQA group, of the mean magnitude m of its queries; head g uses (m^/m) q_g.
+
+    References
+    ----------
+    Lee et al., "Stochastic Sparse Attention for Memory-Bound Inference", arXiv 2605.01910; claims N11, N12.
+    """
+
+    num_vectors: int = 16
+    query_sampler: QuerySampler = "stratified"
+    shared_query: bool = False
+
+    reads_every_key: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_vectors", require_count("num_vectors", self.num_vectors))
+        if self.query_sampler not in get_args(QuerySampler):
+            known = ", ".join(get_args(QuerySampler))
+            raise ValueError(f"query_sampler={self.query_sampler!r} is unknown: pass one of {known}.")
+        object.__setattr__(self, "shared_query", require_flag("shared_query", self.shared_query))
+
+    def attend(
+        self,
+        query: Any,
+        cache: Cache,
+        *,
+        budget: Budget | None = None,
+        sm_scale: float | None = None,
+        out_dtype: Any | None = None,
+        key: Key | None = None,
+    ) -> Estimate:
+        """One draw of the estimator. Requires `key`, into which request, layer and step are folded; takes no budget.
+
+        Shapes: query [..., Hq, D] -> value [..., Hq, E]. The draw of a head depends on the key and on its place in the
+        batch. Raises TypeError without a key, and as `Method.attend`.
+        """
+        refuse(self, budget=budget)
+        step = Step.start(self, query, cache, sm_scale, out_dtype)
+        drawn_by, everything = require_key(self, key), step.everything()
+        with callers_stream(cache.array_type):
+            asked = self.sample_query(step, drawn_by)
+            value, lse = cache.backend.attend(asked, cache.keys, cache.values, everything, step.sm_scale)
+            return step.finish(value, lse, everything)
+
+    def sample_query(self, step: Step, key: Key) -> Any:
+        """q^ [B, Hq, D], float64 for float64 keys and else float32: 16 bits would round it with a bias."""
+        cache, (batch, _, dim) = step.cache, step.query.shape
+        wide = np.asarray(cache.backend.to_host(step.query)).astype(np.float64)
+        if self.shared_query:
+            grouped = wide.reshape(batch, cache.keys.shape[1], -1, dim)
+            hits = self._hits(group_magnitudes(grouped), step, key, grouped.shape[2])
+            drawn = shared_sampled_queries(grouped, hits, self.num_vectors).reshape(wide.shape)
+        else:
+            drawn = sampled_query(wide, self._hits(wide, step, key, 1), self.num_vectors)
+        return cache.backend.to_device(drawn.astype(np.float64 if cache.keys.dtype.itemsize == 8 else np.float32))
+
+    def _hits(self, magnitudes: Any, step: Step, key: Key, heads_a_draw: int) -> Any:
+        """Hits [B, H, D], at the uniforms of every `heads_a_draw`-th query head."""
+        law, dim = firing_probabilities(magnitudes), magnitudes.shape[-1]
+        if self.query_sampler == "stratified":
+            return stratified_hits(law, self.num_vectors, head_uniforms(key, step, np.arange(dim))[:, ::heads_a_draw])
+        points = head_uniforms(key, step, np.arange(self.num_vectors * dim))[:, ::heads_a_draw]
+        return iid_hits(law, points.reshape(*law.shape[:-1], self.num_vectors, dim))
+
+
+@dataclass(frozen=True)
+class BernoulliSanta(Santa):
+    """Bernoulli scores and sampled values: unbiased for `Bernoulli` given q^, not for `Dense`.
+
+    The total covariance is E Cov(value | q^) + Cov(softmax(q^K') V).
+
+    Parameters
+    ----------
+    num_samples, sampler, tile_len
+        As `Santa`.
+    num_vectors, query_sampler, shared_query
+        As `Bernoulli`. q^ is drawn from `key.fold_in("query")`.
+    """
+
+    num_vectors: int = 16
+    query_sampler: QuerySampler = "stratified"
+    shared_query: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scoring = self.scoring
+        for name in ("num_vectors", "shared_query"):
+            object.__setattr__(self, name, getattr(scoring, name))
+
+    @property
+    def scoring(self) -> Bernoulli:
+        """The method of its scores alone."""
+        return Bernoulli(self.num_vectors, self.query_sampler, self.shared_query)
+
+    def scored_query(self, step: Step, key: Key) -> Any:
+        return self.scoring.sample_query(step, key.fold_in("query"))

@@ -1,0 +1,86 @@
+"""How often each value row is drawn: counts c with E c = S p, so that sum_j c_j v_j / S is unbiased (N1-N4, N9).
+
+`weights` [N] are p up to a factor, in token order, which matters to all but the iid law. Randomness is given as
+uniforms on [0, 1). A token of weight zero is never drawn, and the counts add up to S.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from socket_theory.sampling import draw_tokens
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+
+
+def require_law(weights: Float) -> Float:
+    """`weights` if they are [N], finite, at least 0 and not all 0, else ValueError."""
+    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise ValueError(
+            f"weights of shape {weights.shape} were given: pass [N] finite numbers of at least 0, one of them above 0."
+        )
+    return weights
+
+
+def iid_counts(weights: Float, points: Float) -> Int:
+    """Multinomial counts of S draws with replacement at independent uniforms. Source: N2, N3.
+
+    Shapes: weights [N], points [..., S] -> [..., N]. Raises ValueError as `require_law`.
+    """
+    return _tally(draw_tokens(require_law(weights), points), len(weights))
+
+
+def stratified_counts(weights: Float, points: Float) -> Int:
+    """Counts of one draw in each of S equal strata of probability, at independent uniforms. Source: N2, N4.
+
+    Shapes: weights [N], points [..., S] -> [..., N]. Raises ValueError as `require_law`.
+    """
+    samples = points.shape[-1]
+    return iid_counts(weights, (np.arange(samples) + points) / samples)
+
+
+def systematic_counts(weights: Float, num_samples: int, offsets: Float, tile_len: int | None = None) -> Int:
+    """floor(a + S F_j) - floor(a + S F_(j-1)) with one offset a for all tokens, F the distribution function.
+
+    With `tile_len` the phase S F is carried from tile to tile, as a kernel does that scans tile masses first: the same
+    counts for every tile length, but where a + S F_j is within rounding of an integer. Source: N1, N2, N5, N9.
+
+    Shapes: weights [N], offsets [...] -> [..., N]. Raises ValueError as `require_law`.
+    """
+    total = carried_cumsum(require_law(weights), len(weights) if tile_len is None else tile_len)
+    return counts_of_edges(num_samples * (total / total[-1]), offsets)
+
+
+def carried_cumsum(weights: Float, tile_len: int) -> Float:
+    """The cumulative sum in two levels: inside tiles, and of the tiles before. Consecutive tiles share their border."""
+    within = np.cumsum(split_tiles(weights, tile_len), axis=1)
+    before = np.concatenate([[0.0], np.cumsum(within[:, -1])[:-1]])
+    return (before[:, None] + within).reshape(-1)[: len(weights)]
+
+
+def split_tiles(weights: Float, tile_len: int) -> Float:
+    """[N] -> [T, tile_len], the last tile padded with zeros."""
+    num_tiles = -(-len(weights) // tile_len)
+    padded = np.zeros(num_tiles * tile_len)
+    padded[: len(weights)] = weights
+    return padded.reshape(num_tiles, tile_len)
+
+
+def counts_of_edges(edges: Float, offsets: Float) -> Int:
+    """floor(a + x_j) - floor(a + x_(j-1)), x_(-1) = 0: ascending edges [..., N], offsets [...] -> [..., N]."""
+    return np.diff(shifted_floor(edges, np.asarray(offsets)[..., None]), axis=-1, prepend=0)
+
+
+def shifted_floor(x: Float, offsets: Float) -> Int:
+    """floor(a + x) for a in [0, 1) without rounding the sum, so an offset just below 1 adds nothing to an integer x."""
+    whole = np.floor(x)
+    return (whole + (x - whole >= 1 - offsets)).astype(np.int64)
+
+
+def _tally(drawn: Int, num_tokens: int) -> Int:
+    """How often each token is in each row: [..., S] -> [..., N]."""
+    rows = drawn.reshape(-1, drawn.shape[-1])
+    places = rows + num_tokens * np.arange(len(rows))[:, None]
+    return np.bincount(places.reshape(-1), minlength=len(rows) * num_tokens).reshape(*drawn.shape[:-1], num_tokens)

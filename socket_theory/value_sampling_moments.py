@@ -1,0 +1,101 @@
+"""Exact means and covariances of sampled value rows, without Monte Carlo (N3-N5, N7, N8).
+
+A systematic draw has one uniform offset, and its counts change at no more than N offsets; between two of them lies a
+cell of constant counts. Enumerating cells gives the law of the estimate, in O(N^2) memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from socket_theory.tile_sampling import largest_remainder, tile_masses
+from socket_theory.value_sampling import Float, Int, require_law, systematic_counts
+
+
+@dataclass(frozen=True, eq=False)
+class CellLaw:
+    """Counts [M, N] of M cells of offsets, and the length of each cell [M]."""
+
+    counts: Int
+    probability: Float
+
+    def mean(self) -> Float:
+        """E c [N]."""
+        return np.asarray(self.probability @ self.counts)
+
+    def covariance(self, values: Float) -> Float:
+        """Cov of sum_j c_j v_j: values [N, E] -> [E, E]. `numpy.eye(N)` gives the covariance of the counts."""
+        return _covariance(self.probability, self.counts @ values)
+
+
+def systematic_law(weights: Float, num_samples: int) -> CellLaw:
+    """The law of `systematic_counts`: at most N + 1 cells. Source: N1."""
+    edges = num_samples * np.cumsum(require_law(weights))[:-1] / weights.sum()
+    borders = np.unique(np.concatenate([[0.0], np.ceil(edges) - edges, [1.0]]))
+    middles = (borders[1:] + borders[:-1]) / 2
+    return CellLaw(systematic_counts(weights, num_samples, middles), np.diff(borders))
+
+
+def value_covariance(weights: Float, values: Float) -> Float:
+    """Sigma = sum_j p_j (v_j - mu)(v_j - mu)^T: weights [N], values [N, E] -> [E, E]."""
+    return _covariance(require_law(weights) / weights.sum(), values)
+
+
+def iid_covariance(weights: Float, values: Float, num_samples: int) -> Float:
+    """Sigma / S, the covariance of the mean of S independent draws. Source: N3."""
+    return value_covariance(weights, values) / num_samples
+
+
+def stratified_covariance(weights: Float, values: Float, num_samples: int) -> Float:
+    """S^-2 times the sum of the covariances inside the strata. Source: N4."""
+    strata = stratum_laws(weights, num_samples)
+    return np.asarray(sum(_covariance(law, values) for law in strata) / num_samples**2)
+
+
+def systematic_covariance(weights: Float, values: Float, num_samples: int) -> Float:
+    """Covariance of sum_j c_j v_j / S with systematic counts, by cells. Source: N5."""
+    return systematic_law(weights, num_samples).covariance(values) / num_samples**2
+
+
+def stratum_laws(weights: Float, num_samples: int) -> Float:
+    """The law of the draw in each stratum [m/S, (m+1)/S), which is its overlap with the tokens: [N] -> [S, N]."""
+    total = np.cumsum(require_law(weights))
+    right = num_samples * (total / total[-1])
+    left, lower = np.concatenate([[0.0], right[:-1]]), np.arange(num_samples)[:, None]
+    return np.asarray(np.maximum(0.0, np.minimum(right, lower + 1) - np.maximum(left, lower)))
+
+
+def tiled_covariances(weights: Float, values: Float, tile_len: int, budgets: Int) -> Float:
+    """Cov_t of sum_(j in t) c_j v_j / k_t in each tile, zero where it draws nothing: [T, E, E]. Source: N7."""
+    covariances = np.zeros((len(budgets), values.shape[-1], values.shape[-1]))
+    for tile in np.flatnonzero((budgets > 0) & (tile_masses(weights, tile_len) > 0)):
+        rows = slice(tile * tile_len, (tile + 1) * tile_len)
+        covariances[tile] = systematic_covariance(weights[rows], values[rows], int(budgets[tile]))
+    return covariances
+
+
+def tiled_covariance(weights: Float, values: Float, tile_len: int, budgets: Int, shares: Float) -> Float:
+    """sum_t share_t^2 Cov_t: shares are the masses w_t for flash and floor one, k_t / S for prop. Source: N7."""
+    return np.asarray(np.einsum("t,tij->ij", shares**2, tiled_covariances(weights, values, tile_len, budgets)))
+
+
+def tile_means(weights: Float, values: Float, tile_len: int) -> Float:
+    """mu_t = sum_j p_(j|t) v_j: values [N, E] -> [T, E]; 0 for a tile of mass 0."""
+    starts = np.arange(0, len(weights), tile_len)
+    sums = np.add.reduceat(weights[:, None] * values, starts, axis=0)
+    masses = np.add.reduceat(require_law(weights), starts)[:, None]
+    return np.asarray(sums / np.where(masses > 0, masses, 1))
+
+
+def prop_bias(weights: Float, values: Float, num_samples: int, tile_len: int) -> Float:
+    """sum_t (S_t/S - w_t) mu_t, the bias [E] of largest-remainder budgets merged as counts over S. Source: N8."""
+    masses = tile_masses(weights, tile_len)
+    rounding = largest_remainder(masses, num_samples) / num_samples - masses
+    return np.asarray(rounding @ tile_means(weights, values, tile_len))
+
+
+def _covariance(law: Float, values: Float) -> Float:
+    centred = values - law @ values
+    return np.asarray((law[:, None] * centred).T @ centred)
