@@ -77,13 +77,18 @@ def apply(fault: Fault, root: Path) -> None:
     path.write_text("".join(lines))
 
 
+def copy_tree(root: Path, folder: Path) -> Path:
+    """What the tests need of `root`, in `folder`."""
+    for name in COPIED:
+        take = shutil.copytree if (root / name).is_dir() else shutil.copy
+        take(root / name, folder / name)
+    return folder
+
+
 def run_tests(tests: Sequence[str], fault: Fault | None = None, root: Path = ROOT) -> tuple[str, float]:
     """Whether the tests passed, failed or ran out of time in a copy of the tree with the fault, and the seconds."""
     with TemporaryDirectory() as folder:
-        copy = Path(folder)
-        for name in COPIED:
-            take = shutil.copytree if (root / name).is_dir() else shutil.copy
-            take(root / name, copy / name)
+        copy = copy_tree(root, Path(folder))
         if fault is not None:
             apply(fault, copy)
         command = [sys.executable, *PYTEST, "--hypothesis-seed=0", *tests]
@@ -115,15 +120,17 @@ def score(verdicts: Sequence[Verdict]) -> float:
 def main(words: Sequence[str]) -> int:
     """The exit code."""
     faults = [f for f in read_faults() if not words or any(word in f.file or word in f.wrong for word in words)]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    # One copy at the start: the tree may be edited while the faults run.
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
+        frozen = copy_tree(ROOT, Path(folder))
         sets = list(dict.fromkeys(fault.tests for fault in faults))
-        for tests, (outcome, seconds) in zip(sets, pool.map(run_tests, sets), strict=True):
+        for tests, (outcome, seconds) in zip(sets, pool.map(lambda s: run_tests(s, root=frozen), sets), strict=True):
             print(f"{outcome:9} {seconds:5.1f} s  without a fault: {' '.join(tests)}", flush=True)
             if outcome != "passed":
                 print("These tests have to pass before a fault can fail them.")
                 return 1
         verdicts = []
-        for verdict in pool.map(judge, faults):
+        for verdict in pool.map(lambda fault: judge(fault, frozen), faults):
             verdicts.append(verdict)
             mark = "equivalent" if verdict.fault.equivalent and verdict.expected else verdict.outcome
             print(f"{mark:10} {verdict.seconds:5.1f} s  {verdict.fault.file}: {verdict.fault.wrong}", flush=True)

@@ -129,7 +129,7 @@ extern "C" __global__ void __launch_bounds__(SELECT_THREADS, BLOCKS_A_SM)
         keys[i] = i * SELECT_THREADS + thread < min(found, (u32)capacity) ? __ldcs(list + i * SELECT_THREADS + thread) : 0;
     const int length = span.end - span.start, num_forced = span.num_forced();
     int kept = (int)min((i64)length, tokens);
-    if (tokens < 0) kept = max(min(length, max(1, (int)floor(fraction * length + 0.5))), num_forced);
+    if (tokens < 0) kept = max(min(length, max(1, (int)floor(__dadd_rn(__dmul_rn(fraction, length), 0.5)))), num_forced);
     const u32 wanted = (u32)(kept - num_forced);
     const bool few = found >= wanted && found <= (u32)capacity;
 

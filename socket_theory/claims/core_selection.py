@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ def _budgets() -> tuple[Budget, ...]:
         Budget(tokens=60, sink=30, window=30),
         Budget(fraction=0.5),
         Budget(fraction=0.37, sink=3, window=2),
+        Budget(fraction=0.145),
         Budget(fraction=1.0),
     )
 
@@ -38,11 +39,13 @@ def _tied_scores(context: Context) -> list[Float]:
 
 
 def _kept(count: int, budget: Budget) -> int:
-    """`tokens` of them, or floor(fraction n + 1/2) but at least one; never fewer than forced, never more than all."""
+    """`tokens` of them, or floor(fraction n + 1/2) but at least one; never fewer than forced, never more than all.
+
+    The share is computed in doubles, so 14.5 % of 100 are 14: .145 is a little less than it reads.
+    """
     if budget.tokens is not None:
         return min(count, budget.tokens)
-    share = Fraction(str(budget.fraction)) * count + Fraction(1, 2)
-    return min(count, max(1, budget.sink + budget.window, share.numerator // share.denominator))
+    return min(count, max(1, budget.sink + budget.window, math.floor(float(budget.fraction or 0) * count + 0.5)))
 
 
 def _selection_set(context: Context, select: Select) -> Measurement:

@@ -136,8 +136,8 @@ CLAIMS = (
     Claim(
         id="S12.hoeffding",
         title="End to end, Hoeffding",
-        statement="The same with the finite-table term of S9's Hoeffding form, which needs Z_tau alone; delta is split "
-        "in three, for the draws, the numerator and Z-bar.",
+        statement="The same with the finite-table term of S9's Hoeffding form, which needs Z_tau alone and enough "
+        "tables, else it is infinite; delta is split in three, for the draws, the numerator and Z-bar.",
         source="own proof, in the form of the paper's Theorem 3; S9's Hoeffding form, triangle inequality",
         kind="tail",
         wrong="the temperature term dropped, on keys k and -k at tau = 3",

@@ -103,6 +103,7 @@ def attention_command(
             "versions": versions(),
             **{name: [asdict(row) for row in part] for name, part in {"rows": rows, **curves}.items()},
         }
+        _print_rows(rows)
         if json_path:
             with replacing(json_path) as file:
                 file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
@@ -111,7 +112,6 @@ def attention_command(
 
             command = repeating_command(click_context, "json_path", "commit")
             write_report(report_path, attention_report(record, command=command))
-    _print_rows(rows)
 
 
 def _progress() -> Progress:
