@@ -11,6 +11,7 @@ from socket_theory.claims.registry import run_by_id
 from socket_theory.rng import Key
 
 BOUNDS, CLAIMS, ROOT_HALF = "socket_theory.bounds.", "socket_theory.claims.socket_", 0.5**0.5
+SANTA = "socket_theory.claims.santa_"
 SCALED_RADII = [
     ("S8.hoeffding", CLAIMS + "concentration", "hoeffding_radius", ROOT_HALF),
     ("S8.bernstein", CLAIMS + "concentration", "bernstein_radius", ROOT_HALF),
@@ -22,13 +23,19 @@ SCALED_RADII = [
     ("S9.fourth-moment", CLAIMS + "table_moments", "fourth_moment_radius", 0.7),
     ("S10.hoeffding", BOUNDS + "sampling", "hoeffding_radius", ROOT_HALF),
     ("S10.bernstein", BOUNDS + "sampling", "bernstein_radius", ROOT_HALF),
+    ("N5.koksma", SANTA + "variance", "koksma_radius", 0.9),
+    ("N8.bound", SANTA + "budgets", "rounded_mass", 0.9),
+    ("N8.bound", SANTA + "budgets", "rounded_mass_bound", 0.9),
+    ("N13.draws", BOUNDS + "sampling", "bernstein_radius", 0.5),
     ("S15.tables", CLAIMS + "temperature", "signal_to_noise", 0.9),
     ("S15.tables", CLAIMS + "temperature", "signal_to_noise", 1.1),
 ]
 RAISED_PROMISES = [
-    ("S14.hoeffding", "misrank_hoeffding"),
-    ("S14.range", "misrank_hoeffding_range"),
-    ("S14.bernstein", "misrank_bernstein"),
+    ("S14.hoeffding", CLAIMS + "ranking", "misrank_hoeffding", 2.0),
+    ("S14.range", CLAIMS + "ranking", "misrank_hoeffding_range", 2.0),
+    ("S14.bernstein", CLAIMS + "ranking", "misrank_bernstein", 2.0),
+    ("N13.two-points", SANTA + "tails", "sampling_failure", 1.3),
+    ("N13.two-points", SANTA + "tails", "bennett_failure", 1.3),
 ]
 
 
@@ -53,11 +60,11 @@ def test_a_scaled_radius_is_refuted(
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize(("claim_id", "name"), RAISED_PROMISES)
-def test_twice_the_exponent_of_a_misranking_bound_is_refuted(
-    monkeypatch: pytest.MonkeyPatch, claim_id: str, name: str
+@pytest.mark.parametrize(("claim_id", "module", "name", "power"), RAISED_PROMISES)
+def test_a_larger_exponent_of_a_tail_bound_is_refuted(
+    monkeypatch: pytest.MonkeyPatch, claim_id: str, module: str, name: str, power: float
 ) -> None:
-    change(monkeypatch, CLAIMS + "ranking", name, lambda promise: promise**2)
+    change(monkeypatch, module, name, lambda promise: promise**power)
     assert refuted(claim_id)
 
 
@@ -89,4 +96,23 @@ ALL_TERMS = ("sampling", "finite_tables", "temperature")
 )
 def test_every_term_of_the_whole_bound_is_needed(monkeypatch: pytest.MonkeyPatch, claim_id: str, term: str) -> None:
     change(monkeypatch, CLAIMS + "end_to_end", "end_to_end", lambda terms: replace(terms, **{term: 0.0}))
+    assert refuted(claim_id)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    ("claim_id", "module", "name"),
+    [
+        ("N3", "variance", "iid_covariance"),
+        ("N7.covariance", "tiles", "tiled_covariance"),
+        ("N8.bias", "budgets", "prop_bias"),
+        ("N11.covariance", "scores", "score_covariance"),
+        ("N12.second-order", "softmax", "softmax_bias"),
+        ("N14.union", "rows", "group_reads"),
+    ],
+)
+def test_a_moment_scaled_by_a_twentieth_is_refuted(
+    monkeypatch: pytest.MonkeyPatch, claim_id: str, module: str, name: str
+) -> None:
+    change(monkeypatch, SANTA + module, name, lambda moment: 0.95 * moment)
     assert refuted(claim_id)

@@ -1,0 +1,98 @@
+"""Laws, values and uniforms the SANTA claims share, and how to enumerate what a sampler does with its uniforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from socket_theory.claims.engine import Context, Measurement
+
+Float = NDArray[np.float64]
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Weights [N], values [N, E] and S."""
+
+    weights: Float
+    values: Float
+    samples: int
+
+    @property
+    def law(self) -> Float:
+        """p [N]."""
+        return np.asarray(self.weights / self.weights.sum())
+
+    @property
+    def edges(self) -> Float:
+        """S F_j inside (0, S): where draws pass from one token to the next, [N - 1]."""
+        return np.asarray(self.samples * (np.cumsum(self.weights)[:-1] / self.weights.sum()))
+
+
+def softmax_weights(rng: np.random.Generator, tokens: int, spread: float = 2.0) -> Float:
+    """exp(s - max s) for Gaussian scores of this deviation."""
+    scores = spread * rng.standard_normal(tokens)
+    return np.asarray(np.exp(scores - scores.max()))
+
+
+def small_problem(rng: np.random.Generator) -> Problem:
+    """Five tokens and four samples, few enough to enumerate every outcome."""
+    return Problem(softmax_weights(rng, 5, 1.0), rng.standard_normal((5, 2)), 4)
+
+
+def problems(context: Context) -> tuple[Problem, ...]:
+    """The small one; more tokens; masked ones; ties; one certain token; more samples than tokens; random ones."""
+    rng = context.generator()
+    masked, certain = softmax_weights(rng, 31), np.zeros(10)
+    masked[[0, *range(7, 14), 30]], certain[6] = 0, 0.3
+    laws = [(softmax_weights(rng, 60), 17), (masked, 16), (np.ones(24), 9), (certain, 5), (softmax_weights(rng, 9), 40)]
+    laws += [(rng.gamma(0.3, size=20) + 1e-9, int(rng.integers(1, 60))) for _ in range(context.samples(40))]
+    drawn = (Problem(weights, rng.standard_normal((len(weights), 2)), samples) for weights, samples in laws)
+    return (small_problem(rng), *drawn)
+
+
+def alternating(samples: int) -> Problem:
+    """2S tokens of equal mass with values 1, -1, 1, ...: two a stratum, and one offset draws all of one sign."""
+    return Problem(np.ones(2 * samples), np.tile([[1.0], [-1.0]], (samples, 1)), samples)
+
+
+def cells(places: ArrayLike) -> tuple[Float, Float]:
+    """Middles and lengths of the pieces into which `places` in [0, 1] cut the unit interval."""
+    borders = np.unique(np.concatenate([[0.0], np.ravel(places), [1.0]]))
+    return (borders[1:] + borders[:-1]) / 2, np.diff(borders)
+
+
+def independent_uniforms(places: Sequence[ArrayLike]) -> tuple[Float, Float]:
+    """All outcomes of K independent uniforms, number k cut at `places[k]`: points [M, K], probabilities [M]."""
+    middles, lengths = zip(*map(cells, places), strict=True)
+    return np.array(list(product(*middles))), np.array([np.prod(sides) for sides in product(*lengths)])
+
+
+def one_uniform(places: ArrayLike, copies: int) -> tuple[Float, Float]:
+    """The same uniform `copies` times: points [M, copies], probabilities [M].
+
+    A mean depends on the law of each uniform alone, so it is that of independent ones.
+    """
+    middles, lengths = cells(places)
+    return np.repeat(middles[:, None], copies, axis=1), lengths
+
+
+def covariance(probability: Float, outputs: Float) -> Float:
+    """Covariance [E, E] of outputs [M, E] with these probabilities."""
+    centred = outputs - probability @ outputs
+    return np.asarray((probability[:, None] * centred).T @ centred)
+
+
+def largest_gap(seen: ArrayLike, expected: ArrayLike) -> Measurement:
+    """The largest |seen - expected|, which rounding alone may cause."""
+    return Measurement(float(np.max(np.abs(np.asarray(seen) - np.asarray(expected)))), ROUNDING)
+
+
+def mildest(*controls: Measurement) -> Measurement:
+    """Of several wrong variants the one nearest to passing, so that it is rejected only if all of them are."""
+    return min(controls, key=lambda m: (m.rejects, m.observed / m.allowed if m.allowed > 0 else np.inf))
