@@ -11,6 +11,7 @@ import numpy as np
 ELEMENTS = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double"}
 _SCALARS = {"i": np.int32, "l": np.int64, "f": np.float32, "d": np.float64}
 _SHARED_LIMIT = 48 * 1024
+_MOST_ROWS = 65535
 
 
 def element(array: Any) -> str:
@@ -21,8 +22,10 @@ def element(array: Any) -> str:
     return ELEMENTS[name]
 
 
-def checked(name: str, array: Any, dtype: Any | None = None, shape: tuple[int, ...] | None = None) -> Any:
-    """`array` if it is a C-contiguous CuPy array of this dtype and shape on the current device.
+def checked(
+    name: str, array: Any, dtype: Any | None = None, shape: tuple[int, ...] | None = None, alignment: int = 1
+) -> Any:
+    """`array` if it is a C-contiguous CuPy array of this dtype, shape and alignment in bytes on the current device.
 
     Raises
     ------
@@ -38,6 +41,8 @@ def checked(name: str, array: Any, dtype: Any | None = None, shape: tuple[int, .
         raise ValueError(f"{name} has shape {tuple(array.shape)}: pass {tuple(shape)}.")
     if array.device.id != cupy.cuda.runtime.getDevice():
         raise ValueError(f"{name} is on device {array.device.id}: make that device current, or copy the array.")
+    if array.data.ptr % alignment:
+        raise ValueError(f"{name} starts between multiples of {alignment} bytes: pass a copy of it.")
     if not array.flags.c_contiguous:
         raise ValueError(f"{name} is not C-contiguous: pass cupy.ascontiguousarray({name}).")
     return array
@@ -55,6 +60,8 @@ def launch(
 
     `scalars` has a letter each: i int32, l int64, f float32, d float64.
     """
+    if len(grid) > 1 and grid[1] > _MOST_ROWS:
+        raise ValueError(f"{grid[1]} sequences times heads were given: pass at most {_MOST_ROWS} at once.")
     count = len(arguments) - len(scalars)
     arrays = [np.uint64(0) if a is None else checked("an argument", a) for a in arguments[:count]]
     values = [_SCALARS[kind](value) for kind, value in zip(scalars, arguments[count:], strict=True)]

@@ -12,7 +12,7 @@ from socket_gpu._compile import compiled
 from socket_gpu._launch import element, launch
 
 RESIDENT_BLOCKS = 4 * 132
-_UNROLL, _BLOCKS_A_SM = 2, 4
+_BLOCKS_A_SM = 4
 _STATES = 47 * 1024
 
 
@@ -48,7 +48,8 @@ def attend_into(
     Raises
     ------
     ValueError
-        For values of another shape than keys, or a head_dim whose rows are not 16 bytes times a power of two.
+        For values of another shape than keys, a head_dim whose rows are not 16 bytes times a power of two, or so many
+        heads a list that their states do not fit in shared memory.
     """
     if values.shape != keys.shape:
         raise ValueError(f"values have shape {values.shape} and keys {keys.shape}: pass values of the keys' head_dim.")
@@ -60,6 +61,11 @@ def attend_into(
         raise ValueError(f"head_dim={query.shape[-1]} of {keys.dtype} was given: pass 64, 128 or 256.")
     # Partial states of the warps of a block share 48 KB.
     state = heads_a_list * (query.shape[-1] + 2) * buffers.partial.dtype.itemsize
+    if state > _STATES:
+        raise ValueError(
+            f"{heads_a_list} query heads of head_dim={query.shape[-1]} share a list: "
+            "pass a budget with group='per_head'."
+        )
     threads = 32 * max(1, min(8, 1 << (_STATES // state).bit_length() - 1))
     kernel = compiled(
         "attend.cu",
@@ -71,7 +77,7 @@ def attend_into(
         HEAD_DIM=query.shape[-1],
         PACKS=packs,
         LANES=lanes,
-        UNROLL=_UNROLL if packs == 1 and heads_a_list == 1 else 2,
+        UNROLL=2,
         BLOCKS_A_SM=_BLOCKS_A_SM if heads_a_list == 1 else 1,
         HEADS=heads_a_list,
     )

@@ -17,6 +17,8 @@ from socket_theory.hashing import Planes, QueryMap
 from socket_theory.numpy_backend import NumpyBackend
 from socket_theory.selection import Budget
 
+_MOST_DIM = 256
+
 
 @cache
 def _require() -> None:
@@ -44,6 +46,8 @@ class CupyBackend:
     def store(self, array: Any, capacity: int | None) -> Any:
         if array.dtype.itemsize * array.shape[-1] % 16:
             raise ValueError(f"head_dim={array.shape[-1]} of {array.dtype} was given: the GPU reads rows of 16 bytes.")
+        if array.shape[-1] > _MOST_DIM:
+            raise ValueError(f"head_dim={array.shape[-1]} was given: the GPU takes at most {_MOST_DIM}.")
         stored = self.cupy.zeros((*array.shape[:2], capacity or array.shape[2], array.shape[3]), dtype=array.dtype)
         stored[:, :, : array.shape[2]] = array
         return stored

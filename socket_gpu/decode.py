@@ -27,8 +27,8 @@ class DecodePlan:
     `run(query)` writes `value` [B, Hq, D], `lse` [B, Hq] (natural log), `indices` int32 [B, rows, K] and `lengths`
     [B, rows]; rows are query heads, or KV heads for group="shared". `append(keys, values)` adds tokens in place and
     lengthens the spans on the device, so both may be captured in one CUDA graph and replayed. Kernels are compiled in
-    the first call of each: make one before capturing. The first step, and one whose scores fall far below the last
-    step's, selects from all scores, which takes longer.
+    the first call of each: make one before capturing. The first step, and a head whose scores fall far below the last
+    step's, selects from all scores, which takes longer; `searches` counts how often each row did.
 
     Raises
     ------
@@ -68,7 +68,7 @@ class DecodePlan:
         self.scores = cupy.empty((batch, rows if self.fused else num_qo_heads, self.codes.shape[2] * 32), np.float32)
         self.totals = self.scores if self.fused else cupy.empty((batch, rows, self.scores.shape[2]), np.float32)
         kept = budget.kept(self.slots)
-        self.survivors = selecting.Survivors.empty(batch * rows, kept) if self.fused else None
+        self.survivors = selecting.Survivors.empty(batch * rows, kept, self.scores.shape[2]) if self.fused else None
         self.indices = cupy.empty((batch, rows, kept), dtype=np.int32)
         self.lengths = cupy.empty((batch, rows), dtype=np.int32)
         dtype = cache.keys.dtype if out_dtype is None else out_dtype
@@ -86,6 +86,16 @@ class DecodePlan:
         self.select()
         self.attend(query)
         return self.value, self.lse
+
+    @property
+    def searches(self) -> Any:
+        """uint32 [B * rows]: how often each row was selected from all its scores; None for a plan that always does."""
+        return self.survivors.counts[2] if self.survivors else None
+
+    def forget(self) -> None:
+        """Begin a new text: the next step selects from all scores."""
+        if self.survivors:
+            self.survivors.forget()
 
     def score(self, query: Any) -> None:
         """Stage 1: scores of every valid token; those near the top are passed on."""
@@ -120,8 +130,8 @@ class DecodePlan:
     def append(self, keys: Any, values: Any) -> None:
         """Add tokens keys, values [B, Hkv, T, D] behind every sequence, in place."""
         shape = (*self.cache.keys.shape[:2], keys.shape[2], self.cache.keys.shape[-1])
-        checked("keys", keys, self.cache.keys.dtype, shape)
-        checked("values", values, self.cache.values.dtype, shape)
+        checked("keys", keys, self.cache.keys.dtype, shape, alignment=16)
+        checked("values", values, self.cache.values.dtype, shape, alignment=16)
         key_index.append_into(self.cache.keys, keys, self.spans)
         key_index.append_into(self.cache.values, values, self.spans)
         key_index.hash_into(self.codes, keys, self.spans, self.layout, self.matrix, self.center, self.slots)

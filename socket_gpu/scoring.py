@@ -51,12 +51,12 @@ class Collision:
 def byte_table_error(ratio: float, num_planes: int) -> float:
     """RMS error of a score from byte tables over the standard deviation of scores, where every |h|/tau is `ratio`.
 
-    Entries span [(1-t)^P, (1+t)^P], t = tanh(ratio), in 254 steps; rounding is uniform over a step, and the variance of
+    Entries span [(1-t)^P, (1+t)^P], t = tanh(ratio), in 253 steps; rounding is uniform over a step, and the variance of
     an entry over codes is (1+t^2)^P - 1. Both add over tables. Shorter queries have smaller |h|/tau and about the same
     ratio, until their entries' range falls below 1/64 of the largest.
     """
     t = math.tanh(ratio)
-    step = ((1 + t) ** num_planes - (1 - t) ** num_planes) / 254
+    step = ((1 + t) ** num_planes - (1 - t) ** num_planes) / 253
     return step / math.sqrt(12 * ((1 + t * t) ** num_planes - 1))
 
 
@@ -131,9 +131,13 @@ def score_into(
             first,
             first > 0,
         ]
-        arguments += [tile, *((budget.sink, budget.window) if budget else (0, 0)), 1 / collision.temperature, scale]
+        arguments += [tile, *_forced(budget, slots), 1 / collision.temperature, scale]
         shared_bytes = fixed + (tile * sums if rings > 1 else 0)
         launch(kernel, (rounds * shares, pairs), _THREADS, arguments, "iiiiiiiiiff", shared_bytes)
+
+
+def _forced(budget: Budget | None, slots: int) -> tuple[int, int]:
+    return (min(budget.sink, slots), min(budget.window, slots)) if budget else (0, 0)
 
 
 def _low_bits(layout: CodeLayout) -> int:

@@ -25,6 +25,7 @@ class Row:
     bytes: int
     timing: Timing | None
     stage_us: dict[str, float] | None = None
+    misses: dict[str, float] | None = None
     note: str | None = None
 
 
@@ -53,9 +54,11 @@ def _record(row: Row, best_dense: float | None, read_bandwidth: float) -> dict[s
         "kept_tokens": row.kept_tokens,
         "us": us,
         "us_quartiles": list(row.timing.quartiles) if row.timing else None,
+        "us_longest": row.timing.longest if row.timing else None,
         "ratio_to_best_dense": round(best_dense / us, 4) if comparable and best_dense and us else None,
         "bytes": row.bytes,
         "fraction_of_read_bandwidth": None if us is None else round(row.bytes / us / 1e6 / read_bandwidth, 4),
         "stage_us": row.stage_us,
+        "misses": row.misses,
         "note": row.note,
     }

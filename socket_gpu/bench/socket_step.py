@@ -10,7 +10,7 @@ import numpy as np
 
 from socket_gpu.bench.byte_model import socket_bytes
 from socket_gpu.bench.cases import SEED, Setting, Shape
-from socket_gpu.bench.clock import Clock, capture
+from socket_gpu.bench.clock import REPEATS, Clock, capture
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import QUERIES, Inputs
 from socket_gpu.bench.rows import Row
@@ -38,10 +38,15 @@ def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock)
     check_step(plan, query)
 
     replay = capture(lambda: plan.run(query))
-    timing = clock.time(replay, before=_next_query(inputs, query))
+    searches: list[Any] = []
+    timing = clock.time(replay, before=_next_query(inputs, query), after=lambda: searches.append(plan.searches.copy()))
     stage_us = _stage_us(plan, inputs, query, clock, timing.us)
     _check_liveness(plan, inputs, query, replay)
 
+    misses = {
+        "steps": _share_of_misses(searches),
+        "us": clock.time(replay, before=_first_query(plan, inputs, query)).us,
+    }
     kept, index = budget.kept(shape.kv_len), index_bytes_a_token(cache)
     return Row(
         method="socket",
@@ -53,6 +58,7 @@ def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock)
         bytes=socket_bytes(shape, kept, index),
         timing=timing,
         stage_us=stage_us,
+        misses=misses,
     )
 
 
@@ -72,6 +78,24 @@ def _next_query(inputs: Inputs, query: Any) -> Callable[[int], None]:
         query[...] = inputs.queries[run % QUERIES]
 
     return put
+
+
+def _first_query(plan: DecodePlan, inputs: Inputs, query: Any) -> Callable[[int], None]:
+    """As `_next_query`, with nothing known of the step before: every head searches all its scores."""
+    put = _next_query(inputs, query)
+
+    def forget(run: int) -> None:
+        put(run)
+        plan.forget()
+
+    return forget
+
+
+def _share_of_misses(searches: list[Any]) -> float:
+    """The share of steps, the warm-up's left out, in which a head searched all its scores."""
+    counts = np.array([array.tolist() for array in searches])
+    missed = np.any(np.diff(counts, axis=0) > 0, axis=1)
+    return round(float(np.mean(missed[-REPEATS:])), 4)
 
 
 def _stage_us(plan: DecodePlan, inputs: Inputs, query: Any, clock: Clock, whole: float) -> dict[str, float]:

@@ -1,7 +1,7 @@
 // New tokens behind every sequence's span, in place, and the span that then includes them.
 //
-// copy_rows: rows [B*Hkv, T, D] of 16-byte packs into slots [B*Hkv, N, D]; a row that would pass the last slot is not
-// written. advance_spans: kv_len += T where it fits, else status bit 0 and the span stays as it was.
+// copy_rows: rows [B*Hkv, T, D] of 16-byte packs into slots [B*Hkv, N, D]; none is written
+// where they would pass the last slot. advance_spans: kv_len += T where it fits, else status bit 0 and the span stays as it was.
 #include "common.cuh"
 
 extern "C" __global__ void copy_rows(const uint4* __restrict__ rows, uint4* __restrict__ slots,

@@ -25,12 +25,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
     attend(const QUERY_T* __restrict__ query, const KV_T* __restrict__ keys, const KV_T* __restrict__ values,
            const int* __restrict__ indices, const int* __restrict__ lengths, Sum* __restrict__ partial,
            u32* __restrict__ tickets, u32* __restrict__ status, OUT* __restrict__ output, Sum* __restrict__ lse, i64 slots, int max_kept,
-           int heads_a_list_pair, Sum sm_scale) {
+           int lists_a_pair, Sum sm_scale) {
     const int SIZE = Pack<KV_T>::SIZE, OWN = PACKS * SIZE, GROUPS = THREADS / LANES;
     __shared__ Sum states[THREADS / 32][HEADS][HEAD_DIM + 2];
     __shared__ bool last;
     const int row = blockIdx.y, splits = gridDim.x, lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
-    const int pair = row / heads_a_list_pair;  // sequence and KV head
+    const int pair = row / lists_a_pair;  // sequence and KV head
     const int length = min(max_kept, max(0, lengths[row]));
     const int share = (length + splits - 1) / splits;
     const int begin = min(length, (int)blockIdx.x * share), end = min(length, begin + share);

@@ -10,8 +10,8 @@
 //
 // BYTES (MODE 0): an entry is 4 bytes, a head each, floor((w - lowest) / step + t / 32): the dither t / 32 of table t
 //   keeps equal products of many tables from being rounded alike. Integers are summed, so no order of sums matters.
-//   Errors are those of byte_table_error (scoring.py), more for queries so short that all products are within 2%. Beyond LOW_BITS only for hard collisions, whose halves are
-//   combined by AND.
+//   Errors are those of byte_table_error (scoring.py), more for queries so short that all products are within 2%. Beyond
+//   LOW_BITS only for hard collisions, whose halves are combined by AND.
 // FLOAT (MODE 1): an entry is one head's float; a group takes a pass a head.
 //
 // planes [row tiles, K16, 32 lanes] of matrix fragments, row l * PLANES + p (key_index.py); codes [B*Hkv, slot blocks,
@@ -44,7 +44,7 @@
 #define MAGIC 49152.0f  // 1.5 * 2^15: bits 8 and up of a float near it are its integer
 #define AHEAD 4         // blocks a warp asks the L2 cache for before it reads them
 
-// QUERY_MAP: 0 tanh_scaled, 1 tanh, 2 linear, 3 hard. Fast functions: errors of 1e-6 in a factor, exact at both ends.
+// QUERY_MAP: 0 tanh_scaled, 1 tanh, 2 linear, 3 hard. Fast functions: errors of some 1e-6 in a factor, exact at both ends.
 __device__ __forceinline__ float factor_of(float z, int side, float inverse_temperature) {
     if (HARD) return (z >= 0) == side ? 1.0f : 0.0f;
     const float tangent = 1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * z));
@@ -220,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
     __syncthreads();
 
-    // The lowest product of any table is byte 0, the highest 254 or 255.
+    // The lowest product of any table is byte 0 or 1, the highest 253 to 255: room for rounding on both sides.
     for (int item = warp; BYTES && item < RINGS * OWN; item += WARPS) {
         const bool real = item / OWN * 32 + lane < TABLES;
         float most = 1, least = 1;
@@ -245,7 +245,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         for (int r = 0; r < RINGS; ++r)
             least = fminf(least, extremes[0][r][threadIdx.x]), most = fmaxf(most, extremes[1][r][threadIdx.x]);
         // A range below 2^-6 of its own height would not leave the integer room in MAGIC.
-        const float scale = 254.0f / fmaxf(most - least, most * 0x1p-6f), lowest = floorf(least * scale), step = mean / scale;
+        const float scale = 253.0f / fmaxf(most - least, most * 0x1p-6f), step = mean / scale;
+        const float lowest = HARD ? 0.0f : floorf(least * scale - 0x1p-5f);
         // Rounding down takes half a step from a table, and dithers of a ring add up to 0, 1, ..., 31 of 32 parts.
         const float last = TABLES % 32, dithers = (TABLES / 32 * 496 + last * (last - 1) / 2) / 32;
         code[threadIdx.x] = make_float4(scale, MAGIC - lowest, step, (TABLES * lowest + (HARD ? 0.0f : 0.5f * TABLES - dithers)) * step);

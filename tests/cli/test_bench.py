@@ -30,19 +30,28 @@ ROW = {
     "kept_tokens": 3972,
     "us": 98.76,
     "us_quartiles": [97.5, 99.25],
+    "us_longest": 120.5,
     "ratio_to_best_dense": 1.94,
     "bytes": 10**8,
     "fraction_of_read_bandwidth": 0.347,
     "stage_us": {"score": 53.0, "select": 20.0, "attend": 25.76},
+    "misses": {"steps": 0.02, "us": 150.0},
     "note": None,
 }
 ABSENT = ROW | {
     "method": "flashinfer",
     "settings": {"call": None},
-    **dict.fromkeys(["us", "us_quartiles", "ratio_to_best_dense", "fraction_of_read_bandwidth", "stage_us"]),
+    **dict.fromkeys(["us", "us_quartiles", "us_longest", "ratio_to_best_dense", "fraction_of_read_bandwidth"]),
+    **dict.fromkeys(["stage_us", "misses"]),
     "note": "all not run: ModuleNotFoundError: No module named 'flashinfer'",
 }
-INDEX = ROW | {"method": "socket_append", "kept_tokens": None, "ratio_to_best_dense": None, "stage_us": None}
+INDEX = ROW | {
+    "method": "socket_append",
+    "kept_tokens": None,
+    "ratio_to_best_dense": None,
+    "stage_us": None,
+    "misses": None,
+}
 
 
 @pytest.fixture

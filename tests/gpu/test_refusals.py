@@ -135,3 +135,24 @@ def test_the_odd_is_computed_or_refused(device, dim, value_dim, key_type, query_
         indices, value = map(device.get, found)
         expected, _ = NumpyBackend().attend(query, keys, values, indices, 1 / np.sqrt(dim))
         assert_close(value, expected, max((query_type, key_type), key=TOLERANCES.get))
+
+
+def test_appended_tokens_between_16_bytes_are_refused(device, step):
+    _, _, plan = step
+    token = device.cupy.zeros(2 * 2 * 64 + 1, np.float32)[1:].reshape(2, 2, 1, 64)
+    with pytest.raises(ValueError, match="keys starts between multiples of 16 bytes: pass a copy"):
+        plan.append(token, token)
+
+
+def test_rows_and_heads_beyond_the_grid_are_refused(device):
+    draw, cupy = np.random.default_rng(4), device.cupy
+    scores, spans = cupy.zeros((70_000, 1, 4), np.float32), np.tile([[0, 4]], (70_000, 1))
+    with pytest.raises(ValueError, match="70000 sequences times heads were given: pass at most 65535"):
+        device.engine.select(scores, spans, Budget(tokens=2), 1)
+    with pytest.raises(ValueError, match="head_dim=512 was given: the GPU takes at most 256"):
+        device.engine.store(cupy.zeros((1, 1, 3, 512), np.float32), None)
+    rows = [device.put(draw.standard_normal((1, 1, 40, 256)).astype(np.float32)) for _ in range(2)]
+    cache = METHOD.prepare(*rows, key=Key.from_seed(1), backend=device.engine)
+    query = device.put(draw.standard_normal((1, 64, 256)).astype(np.float32))
+    with pytest.raises(ValueError, match="64 query heads of head_dim=256 share a list: pass a budget"):
+        device.plan(cache, query, Budget(tokens=9, group="shared")).run(query)

@@ -76,11 +76,11 @@ def test_selection_spans_more_slots_than_a_block_marks_at_a_time(device):
 def planned(device):
     """A plan over one sequence with its query, its cache's scores and what they select by the reference."""
     method, budget = Socket.as_released(), Budget(tokens=100, sink=8, window=16)
-    problem = device.problem(method, num_qo_heads=8, num_kv_heads=2, slots=6000, spans=[(0, 6000)])
+    problem = device.problem(method, num_qo_heads=8, num_kv_heads=2, slots=12000, spans=[(0, 12000)])
     query = device.put(problem.query)
     plan = device.plan(device.prepare(method, problem), query, budget)
     plan.run(query)
-    scores = device.get(plan.totals)[0, :, :6000]
+    scores = device.get(plan.totals)[0, :, :12000]
     return plan, query, scores, pad_rows([select_tokens(row, budget) for row in scores])
 
 
@@ -119,7 +119,7 @@ def test_floors_follow_queries_of_other_magnitudes(device, planned):
     for scale in (1, 1e-3, 30, -1, 0, 1):
         plan.run(query * scale)
         plan.check()
-        scores = device.get(plan.totals)[0, :, :6000]
+        scores = device.get(plan.totals)[0, :, :12000]
         expected = pad_rows([select_tokens(row, plan.budget) for row in scores])
         np.testing.assert_array_equal(device.get(plan.indices)[0], expected)
 

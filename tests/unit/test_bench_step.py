@@ -53,6 +53,10 @@ class NumpyPlan:
         self.indices = np.empty((batch, num_qo_heads, budget.kept(slots)), np.int32)
         self.value = np.empty((batch, num_qo_heads, dim), bfloat16())
         self.lse = np.empty((batch, num_qo_heads), np.float32)
+        self.searches, self.known = np.zeros(batch * num_qo_heads, np.uint32), False
+
+    def forget(self):
+        self.known = False
 
     def run(self, query):
         self.score(query)
@@ -68,7 +72,9 @@ class NumpyPlan:
         self.scores[...] = cache.backend.weigh_scores(scores, cache.arrays["value_norms"])
 
     def select(self):
-        NumpyPlan.stages_run += 1
+        NumpyPlan.stages_run += 1 if self.known else 2
+        self.searches[3] += not self.known
+        self.known = True
         self.indices[...] = self.cache.backend.select(self.scores, self.cache.spans, self.budget, SHAPE.num_kv_heads)
 
     def attend(self, query):
@@ -157,6 +163,19 @@ def test_a_correct_step_gives_a_row_whose_stages_add_up(inputs, monkeypatch):
     assert row.settings["sink"] == 8
     assert row.settings["value_weight"] is True
     assert "seed" in row.settings
+
+
+class AlwaysMissing(NumpyPlan):
+    def select(self):
+        self.known = False
+        super().select()
+
+
+@pytest.mark.parametrize(("plan", "share"), [(NumpyPlan, 0), (AlwaysMissing, 1)])
+def test_misses_are_counted_and_timed(inputs, monkeypatch, plan, share):
+    row = measure(inputs, monkeypatch, plan)
+    assert row.misses == {"steps": share, "us": 4}
+    assert row.timing.us == 3 + share
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def launches_of(steps: list[tuple[Any, ...]], arch: str) -> set[Launch]:
     def launch(kernel: Any, grid: Any, block: int, arguments: Any, scalars: str, shared_bytes: int = 0) -> None:
         seen.add(Launch(*kernel, shared_bytes))
 
-    def checked(name: str, array: Any, *_: Any) -> Any:
+    def checked(name: str, array: Any, *_: Any, **__: Any) -> Any:
         return array
 
     def shared_memory_limit() -> int:
