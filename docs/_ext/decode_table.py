@@ -143,6 +143,17 @@ def growth_table(run: Row) -> str:
     return _table("N | SOCKET, µs | best dense, µs | speed-up", rows)
 
 
+def misses_table(run: Row) -> str:
+    rows = []
+    for row in run["rows"]:
+        if row["method"] == "socket":
+            settings = f"P={row['settings']['num_planes']}, {row['kept_tokens']} kept"
+            share = f"{100 * row['misses']['steps']:.0f} %"
+            times = [f"{us:.1f}" for us in (row["us"], row["us_longest"], row["misses"]["us"])]
+            rows.append([_name(case_of(row)), settings, share, *times])
+    return _table("case | setting | steps with a miss | median, µs | longest, µs | all heads miss, µs", rows)
+
+
 def draw_growth(axes: Axes, run: Row) -> None:
     """Time against N, both logarithmic."""
     lengths = [kv_len for kv_len, _ in _growth(run, "socket")]
@@ -210,6 +221,7 @@ def fragment(run: Row) -> str:
     return (
         f"{facts}{main_table(run)}### Where the time goes\n\n{stages}### Growth\n\n{growth}{growth_table(run)}"
         f"### Bits and budgets\n\n32/8 heads, batch 1, N=131072; stages in µs.\n\n{variants_table(run)}"
+        f"### Misses\n\n{misses_table(run)}"
         f"### Index\n\n{index_table(run)}### Dense kernels\n\n{dense_table(run)}"
     )
 
