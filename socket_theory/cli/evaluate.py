@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 import joblib
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from socket_theory.cli.attention_tables import print_tables
 from socket_theory.cli.messages import plain_messages
 from socket_theory.cli.report_file import repeating_command, report_option, write_report
 from socket_theory.evaluate.accuracy import Row, evaluate_attention
-from socket_theory.evaluate.capture import Capture, capture_text, default_text, load_capture, weights_sha256
-from socket_theory.evaluate.contenders import short_settings
+from socket_theory.evaluate.capture import (
+    Capture,
+    capture_text,
+    count_layers,
+    default_text,
+    load_capture,
+    weights_sha256,
+)
 from socket_theory.evaluate.files import file_sha256, replacing
+from socket_theory.evaluate.layers import require_layers
 from socket_theory.evaluate.provenance import source_commit, versions
+from socket_theory.evaluate.sampled_attention import evaluate_sampling
 from socket_theory.evaluate.sweep import best_socket, sweep
 from socket_theory.evaluate.weights import find_weights
 from socket_theory.selection import Budget
@@ -27,7 +37,6 @@ from socket_theory.selection import Budget
 SCHEMA = 1
 CONTEXT = 8192
 POSITIONS = 8
-_PIPED_WIDTH = 110
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -67,7 +76,9 @@ def attention_command(
 ) -> None:
     """Relative output error of every method against exact attention, at 8 positions of a text.
 
-    A report also measures the main methods at four densities and four sizes of the index: half as long again.
+    The methods that sample values or scores (SANTA, Bernoulli) follow in a table of their own, for several numbers of
+    samples; density, sink and window do not concern them. A report also measures the main methods at four densities
+    and four sizes of the index, which takes half as long again.
     """
     if qkv and (model or text or context):
         raise click.UsageError("--qkv brings its own tokens: leave out --model, --text and --context.")
@@ -77,18 +88,19 @@ def attention_command(
         if qkv:
             capture, hashes = load_capture(qkv), {"model_sha256": file_sha256(qkv), "text_sha256": None}
         else:
-            capture, hashes = _capture(model or "smollm2", text, context or CONTEXT, progress)
-        used = list(range(len(capture.q))) if chosen is None else chosen
-        task = progress.add_task("attention", total=len(used) * (2 if report_path else 1))
+            capture, hashes = _capture(model or "smollm2", text, context or CONTEXT, chosen, progress)
+        used = list(require_layers(chosen, len(capture.q)))
+        task = progress.add_task("attention", total=len(used) * (3 if report_path else 2))
 
         def advance() -> None:
             progress.advance(task)
 
-        curves: dict[str, list[Row]] = {}
+        sweeps: dict[str, list[Row]] = {}
         with joblib.parallel_config(n_jobs=-1):
             rows = evaluate_attention(capture, budget, seed=seed, layers=used, on_layer=advance)
+            sampled, variance = evaluate_sampling(capture, seed=seed, layers=used, on_layer=advance)
             if report_path:
-                curves = sweep(capture, budget, best_socket(rows), seed=seed, layers=used, on_layer=advance)
+                sweeps = sweep(capture, budget, best_socket(rows), seed=seed, layers=used, on_layer=advance)
         record = {
             "schema": SCHEMA,
             "seed": seed,
@@ -101,9 +113,12 @@ def attention_command(
             "window": window,
             "commit": commit or source_commit(),
             "versions": versions(),
-            **{name: [asdict(row) for row in part] for name, part in {"rows": rows, **curves}.items()},
+            "rows": _plain(rows),
+            "sampled_rows": _plain(sampled),
+            "variance_curves": _plain(variance),
+            **{name: _plain(part) for name, part in sweeps.items()},
         }
-        _print_rows(rows)
+        print_tables(rows, sampled, variance)
         if json_path:
             with replacing(json_path) as file:
                 file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
@@ -127,25 +142,19 @@ def _parse_layers(given: str | None) -> list[int] | None:
         raise click.UsageError(f"--layers {given!r} is not a list of layers: pass integers such as 0,14,29.") from None
 
 
-def _capture(model: str, text: Path | None, context: int, progress: Progress) -> tuple[Capture, dict[str, str | None]]:
+def _plain(results: Sequence[Any]) -> list[dict[str, Any]]:
+    return [asdict(result) for result in results]
+
+
+def _capture(
+    model: str, text: Path | None, context: int, layers: list[int] | None, progress: Progress
+) -> tuple[Capture, dict[str, str | None]]:
     weights = find_weights(model)
+    if layers is not None:
+        require_layers(layers, count_layers(weights))
     words = text.read_text(encoding="utf-8") if text else default_text()
     task = progress.add_task("prefill", total=None)
     capture = capture_text(weights, words, context=context, count=POSITIONS, on_layer=lambda: progress.advance(task))
     progress.remove_task(task)
     text_sha256 = hashlib.sha256(words.encode()).hexdigest()
     return capture, {"model_sha256": weights_sha256(weights), "text_sha256": text_sha256}
-
-
-def _print_rows(rows: list[Row]) -> None:
-    terminal = Console(highlight=False)
-    console = terminal if terminal.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
-    table = Table("method", "settings", box=None, pad_edge=False)
-    for heading in ("bits", "stored", "density", "mass", "recall", "error", "s.e.", "p90"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        figures = (row.density, row.captured_mass, row.recall, row.relative_error_mean, row.standard_error)
-        shown = ["-" if figure is None else f"{figure:.3f}" for figure in (*figures, row.relative_error_p90)]
-        table.add_row(row.method, short_settings(row.settings), str(row.nominal_bits), str(row.bits_per_token), *shown)
-    console.print(table)
-    console.print("error is |o_hat - o| / |o|: its mean over layers, heads and positions, with standard error and p90.")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from socket_theory.estimators import Cache, Method, Socket
 from socket_theory.estimators.method import HashingMethod
 from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.contenders import Contender, contenders
+from socket_theory.evaluate.layers import each_layer, mean_of_heads
 from socket_theory.hashing import SignHash
 from socket_theory.rng import Key
 from socket_theory.selection import Budget
@@ -32,8 +32,8 @@ _QUERY_SIDE = ("query_map", "temperature", "num_samples")
 
 @dataclass(frozen=True)
 class Row:
-    """One method over all layers, query heads and positions. `standard_error` is that of the mean error, with the
-    (layer, head) pairs as independent units and the positions of a pair correlated; None for a single pair."""
+    """One method over all layers, query heads and positions. `standard_error` is that of the mean error, as
+    `mean_of_heads` has it."""
 
     method: str
     settings: dict[str, Any]
@@ -58,38 +58,18 @@ def evaluate_attention(
 ) -> list[Row]:
     """The field (every contender by default) on the captured layers (all by default), one row a contender.
 
-    Layers go through `joblib.Parallel()`, so `joblib.parallel_config` decides where they run. Planes are drawn
-    once a layer and shared by all methods; the sampling estimator draws as many tokens as the budget keeps of the
-    whole context. With `center_keys` the offset is the mean key up to the first position.
+    Layers run as in `each_layer`. Planes are drawn once a layer and shared by all methods; the sampling estimator
+    draws as many tokens as the budget keeps of the whole context. With `center_keys` the offset is the mean key up to
+    the first position.
 
     Raises
     ------
     ValueError
         If a layer is not in the capture.
     """
-    chosen = range(len(capture.q)) if layers is None else layers
-    absent = [layer for layer in chosen if not 0 <= layer < len(capture.q)]
-    if absent or not chosen:
-        raise ValueError(f"layers={list(chosen)} were given: pass some of 0 to {len(capture.q) - 1}.")
     if field is None:
         field = contenders(num_samples=budget.kept(capture.k.shape[2]))
-    key = Key.from_seed(seed)
-    work = (
-        joblib.delayed(measure_layer)(
-            capture.q[layer],
-            capture.k[layer],
-            capture.v[layer],
-            capture.positions,
-            field,
-            budget,
-            key.fold_in("layer", layer),
-        )
-        for layer in chosen
-    )
-    results = []
-    for result in joblib.Parallel(return_as="generator")(work):
-        results.append(result)
-        on_layer()
+    results = each_layer(measure_layer, capture, layers, field, budget, seed=seed, on_layer=on_layer)
     bits = results[0][1]
     measures = np.stack([measured for measured, _ in results], axis=1)
     return [_summarise(*parts) for parts in zip(field, bits, measures, strict=True)]
@@ -181,7 +161,7 @@ def _summarise(contender: Contender, bits: tuple[int, int], measured: Float) -> 
     """Shapes: measured [layers, Hq, T, 4]."""
     density, mass, recall, _ = measured.mean(axis=(0, 1, 2)).tolist()
     errors = measured[..., -1]
-    units = errors.mean(axis=-1).ravel()
+    mean_error, standard_error = mean_of_heads(errors)
     return Row(
         contender.name,
         contender.settings,
@@ -189,7 +169,7 @@ def _summarise(contender: Contender, bits: tuple[int, int], measured: Float) -> 
         density,
         mass,
         recall,
-        float(errors.mean()),
+        mean_error,
         float(np.quantile(errors, 0.9)),
-        float(units.std(ddof=1) / np.sqrt(len(units))) if len(units) > 1 else None,
+        standard_error,
     )

@@ -124,6 +124,13 @@ def weights_sha256(path: Path) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
+def count_layers(model: Path) -> int:
+    """How many layers a capture of the model will have; no weight is read. ImportError without the `llm` extra."""
+    from socket_theory.integrations import hugging_face
+
+    return hugging_face.num_layers(model)
+
+
 def capture_text(
     model: Path, text: str, *, context: int, count: int, on_layer: Callable[[], None] = lambda: None
 ) -> Capture:

@@ -58,9 +58,13 @@ def short_settings(settings: dict[str, Any]) -> str:
         "query_map": "{}",
         "temperature": "τ={}",
         "num_samples": "{} draws",
+        "sampler": "{}",
+        "num_vectors": "{} vectors",
+        "query_sampler": "{}",
         "value_weight": "×|v|",
         "center_keys": "centred",
         "value_aware": "value-aware",
+        "shared_query": "shared",
     }
     return " ".join(
         words[name].format(value) for name, value in settings.items() if name in words and value is not False

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 try:
     import gguf  # noqa: F401 (transformers reads GGUF files through it)
     import torch
-    from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, AutoTokenizer
+    from transformers import (
+        AttentionInterface,
+        AttentionMaskInterface,
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoTokenizer,
+    )
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 except ImportError as error:
@@ -42,6 +48,11 @@ def encode(path: Path, text: str) -> list[int]:
     """Token ids of `text` by the model's own tokenizer, without a leading or closing special token."""
     tokenizer = AutoTokenizer.from_pretrained(**_location(path))
     return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def num_layers(path: Path) -> int:
+    """How many layers the model has, from its configuration alone."""
+    return int(AutoConfig.from_pretrained(**_location(path)).get_text_config().num_hidden_layers)
 
 
 def load_model(path: Path) -> Any:

@@ -9,6 +9,7 @@ from socket_theory.evaluate.contenders import short_settings
 from socket_theory.report.chart import Curve, draw
 from socket_theory.report.page import render
 from socket_theory.report.reading import percent, reading
+from socket_theory.report.sampled_section import sampled_section
 
 NAMES = {
     "oracle_top_k": "oracle, the true top tokens",
@@ -35,15 +36,13 @@ def attention_report(record: dict[str, Any], *, command: str) -> str:
         if row["method"] in ("oracle_top_k", "window")
     ]
     largest = max(row["relative_error_mean"] for row in record["rows"])
+    given = record | {"by_density": by_density, "by_bits": by_bits} | sampled_section(record)
     return render(
         "attention.html",
-        **{name: record[name] for name in record if name not in ("rows", "by_density", "by_bits")},
-        rows=record["rows"],
+        **given,
         largest=largest,
         density_chart=draw(density),
         bits_chart=draw([*references, *bits]),
-        by_density=by_density,
-        by_bits=by_bits,
         best=short_settings(record["by_bits"][-1]["settings"]),
         kept=next(row["density"] for row in record["rows"] if row["method"] == "oracle_top_k"),
         sentences=reading(record),

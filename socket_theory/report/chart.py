@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 400, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 10, 262
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 10, 262
 _LABEL_ROOM = 34
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,28 @@ from click.testing import CliRunner, Result
 from socket_theory.cli.evaluate import evaluate_group
 from socket_theory.cli.fetch import fetch_command
 from socket_theory.evaluate.accuracy import evaluate_attention
+from socket_theory.evaluate.capture import load_capture
 from socket_theory.evaluate.files import file_sha256
+from socket_theory.evaluate.sampled_attention import evaluate_sampling
 from socket_theory.evaluate.weights import CACHE_VARIABLE
 from socket_theory.rng import Key
+from socket_theory.selection import Budget
 
 FIELDS = [
     *("schema", "seed", "model", "model_sha256", "text_sha256", "context", "layers", "positions", "sink", "window"),
-    *("commit", "versions", "rows"),
+    *("commit", "versions", "rows", "sampled_rows", "variance_curves"),
 ]
 ROW_FIELDS = [
     *("method", "settings", "nominal_bits", "bits_per_token", "density", "captured_mass", "recall"),
     *("relative_error_mean", "relative_error_p90", "standard_error"),
+]
+SAMPLED_FIELDS = [
+    *("method", "settings", "rows_per_head", "rows_per_kv_head", "key_share", "bytes_share", "relative_bias"),
+    *("relative_error_mean", "relative_error_p90", "standard_error"),
+]
+CURVE_FIELDS = [
+    *("sampler", "num_samples", "relative_variance", "slope", "slope_standard_error", "slope_p10", "slope_p90"),
+    *("slope_of_mean", "heads"),
 ]
 
 
@@ -63,7 +75,9 @@ def test_a_file_of_arrays_gives_a_table_and_a_json(qkv: Path, tmp_path: Path) ->
     record = json.loads(output.read_text())
     assert list(record) == FIELDS
     assert all(list(row) == ROW_FIELDS for row in record["rows"])
-    rows = record.pop("rows")
+    assert all(list(row) == SAMPLED_FIELDS for row in record["sampled_rows"])
+    assert all(list(curve) == CURVE_FIELDS for curve in record["variance_curves"])
+    rows, sampled, curves = (record.pop(name) for name in ("rows", "sampled_rows", "variance_curves"))
     assert record.pop("versions").keys() >= {"python", "socket_theory", "numpy"}
     assert record == {
         "schema": 1,
@@ -81,7 +95,20 @@ def test_a_file_of_arrays_gives_a_table_and_a_json(qkv: Path, tmp_path: Path) ->
     error = {row["method"]: row["relative_error_mean"] for row in reversed(rows)}
     assert error["dense"] < 1e-12
     assert error["oracle_top_k"] < error["socket"] < error["random"]
-    assert all(f"{row['relative_error_mean']:.3f}" in done.output for row in rows)
+    assert all(f"{row['relative_error_mean']:.3f}" in done.output for row in rows + sampled)
+    assert {row["method"] for row in sampled} == {"santa", "bernoulli", "bernoulli_santa"}
+    assert [curve["sampler"] for curve in curves] == ["iid", "stratified", "systematic"]
+    assert all(f"{curve['slope']:.3f}" in done.output for curve in curves)
+
+
+def test_the_budget_does_not_concern_sampled_values(qkv: Path, tmp_path: Path) -> None:
+    for name, density in (("some", 0.2), ("many", 0.8)):
+        done = attention("--qkv", qkv, "--density", density, "--sink", 1, "--window", 2, "--json", tmp_path / name)
+        assert done.exit_code == 0, done.output
+    some, many = (json.loads((tmp_path / name).read_text()) for name in ("some", "many"))
+    assert some["rows"] != many["rows"]
+    assert some["sampled_rows"] == many["sampled_rows"]
+    assert some["variance_curves"] == many["variance_curves"]
 
 
 def test_layers_are_a_sorted_selection(qkv: Path, tmp_path: Path) -> None:
@@ -105,6 +132,22 @@ def test_wrong_options_end_in_a_sentence(qkv: Path, arguments: list[str], code: 
     assert done.exit_code == code
     assert sentence in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(("layers", "named"), [("99", "[99]"), ("0,30", "[0, 30]"), ("-1,2", "[-1, 2]")])
+def test_layers_a_model_lacks_are_refused_before_it_reads_anything(
+    layers: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the prefill was started")
+
+    (tmp_path / "model.gguf").write_bytes(b"")
+    monkeypatch.setattr("socket_theory.cli.evaluate.count_layers", lambda path: 30)
+    for name in ("default_text", "capture_text", "weights_sha256"):
+        monkeypatch.setattr(f"socket_theory.cli.evaluate.{name}", refuse)
+    done = attention("--model", tmp_path / "model.gguf", f"--layers={layers}")
+    assert done.exit_code == 1
+    assert done.output == f"Error: layers={named} were given: pass some of 0 to 29.\n"
 
 
 def test_a_broken_file_of_arrays_ends_in_a_sentence(tmp_path: Path) -> None:
@@ -181,10 +224,10 @@ command.evaluate_group({arguments!r})
 
 
 def test_the_library_function_and_the_command_agree(qkv: Path, tmp_path: Path) -> None:
-    from socket_theory.evaluate.capture import load_capture
-    from socket_theory.selection import Budget
-
     attention("--qkv", qkv, "--seed", 4, "--json", tmp_path / "out.json")
     rows = evaluate_attention(load_capture(qkv), Budget(fraction=0.05, sink=16, window=64), seed=4)
-    recorded = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert [row["relative_error_mean"] for row in recorded] == [row.relative_error_mean for row in rows]
+    recorded = json.loads((tmp_path / "out.json").read_text())
+    assert [row["relative_error_mean"] for row in recorded["rows"]] == [row.relative_error_mean for row in rows]
+    sampled, curves = evaluate_sampling(load_capture(qkv), seed=4)
+    assert recorded["sampled_rows"] == [asdict(row) for row in sampled]
+    assert recorded["variance_curves"] == [asdict(curve) for curve in curves]

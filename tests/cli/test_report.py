@@ -210,7 +210,7 @@ def test_the_attention_report_stands_alone_and_shows_every_number(attention: tup
     page = Page(text)
     assert_stands_alone(text, page)
     assert "Attention estimators on a<b&c.npz" in page.text
-    for row in record["rows"]:
+    for row in record["rows"] + record["sampled_rows"]:
         assert f"{row['relative_error_mean']:.3f}" in page.text
         assert row["method"] in page.text
     for fact in (record["model_sha256"], "c0ffee", record["versions"]["numpy"]):
@@ -241,7 +241,11 @@ def test_equal_records_give_equal_reports(attention: tuple[str, dict[str, Any]])
 
 def test_a_record_in_which_nothing_errs_has_a_report(attention: tuple[str, dict[str, Any]]) -> None:
     record = json.loads(json.dumps(attention[1]))
-    for row in record["rows"] + record["by_density"] + record["by_bits"]:
+    for row in record["rows"] + record["sampled_rows"] + record["by_density"] + record["by_bits"]:
         row |= {"relative_error_mean": 0.0, "relative_error_p90": 0.0, "standard_error": None}
-    text = attention_report(record, command="c")
-    assert "Nothing to plot: every error is zero." in Page(text).text
+    for curve in record["variance_curves"]:
+        curve |= dict.fromkeys(("slope", "slope_standard_error", "slope_p10", "slope_p90", "slope_of_mean"))
+        curve |= {"relative_variance": [], "heads": 0}
+    page = Page(attention_report(record, command="c"))
+    assert page.text.count("Nothing to plot: every error is zero.") == 4
+    assert "No head has a variance to fit a slope to." in page.text

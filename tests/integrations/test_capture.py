@@ -106,3 +106,16 @@ def test_the_command_runs_a_checkpoint_end_to_end(llm: SimpleNamespace, checkpoi
     rows = {row["method"]: row for row in record["rows"]}
     assert rows["dense"]["relative_error_p90"] < 1e-12
     assert rows["oracle_top_k"]["captured_mass"] > rows["random"]["captured_mass"]
+
+
+def test_layers_the_checkpoint_lacks_are_refused_before_anything_is_read(
+    llm: SimpleNamespace, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the text or the weights were read")
+
+    for name in ("encode", "load_model"):
+        monkeypatch.setattr(llm.hugging_face, name, refuse)
+    done = CliRunner().invoke(evaluate_group, ["attention", "--model", str(checkpoint), "--layers", "0,3"])
+    assert done.exit_code == 1
+    assert done.output == "Error: layers=[0, 3] were given: pass some of 0 to 2.\n"
