@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 ELEMENTS = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double"}
-_SCALARS = {"i": np.int32, "l": np.int64, "f": np.float32, "d": np.float64}
+_SCALARS = {"i": np.int32, "l": np.int64, "u": np.uint64, "f": np.float32, "d": np.float64}
 _SHARED_LIMIT = 48 * 1024
 _MOST_ROWS = 65535
 
@@ -58,7 +58,7 @@ def launch(
 ) -> None:
     """Launch on the current stream: `arguments` are arrays (None for a null pointer), then scalars.
 
-    `scalars` has a letter each: i int32, l int64, f float32, d float64.
+    `scalars` has a letter each: i int32, l int64, u uint64, f float32, d float64.
     """
     if len(grid) > 1 and grid[1] > _MOST_ROWS:
         raise ValueError(f"{grid[1]} sequences times heads were given: pass at most {_MOST_ROWS} at once.")

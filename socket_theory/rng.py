@@ -97,8 +97,8 @@ def _multiply_high_low(a: np.uint64, b: NDArray[np.uint64]) -> tuple[NDArray[np.
     return high, (cross << _SHIFT_32) | (low_low & _LOW_32)
 
 
-def philox(key: Key, counters: ArrayLike) -> NDArray[np.uint64]:
-    """Philox4x64-10 at the counters (i, 0, 0, 0).
+def philox(key: Key, counters: ArrayLike, step: int = 0) -> NDArray[np.uint64]:
+    """Philox4x64-10 at the counters (i, step, 0, 0).
 
     Shapes: counters [...] -> words [..., 4], both unsigned 64-bit.
 
@@ -108,7 +108,7 @@ def philox(key: Key, counters: ArrayLike) -> NDArray[np.uint64]:
     if given.dtype.kind not in "iu" or (given.dtype.kind == "i" and (given < 0).any()):
         raise ValueError(f"counters of dtype {given.dtype} were given: pass non-negative integers.")
     first = given.astype(np.uint64)
-    c0, c1 = first.copy(), np.zeros_like(first)
+    c0, c1 = first.copy(), np.full_like(first, step)
     c2, c3 = np.zeros_like(first), np.zeros_like(first)
     k0, k1 = key.words
     for _ in range(_ROUNDS):
@@ -119,12 +119,13 @@ def philox(key: Key, counters: ArrayLike) -> NDArray[np.uint64]:
     return np.stack([c0, c1, c2, c3], axis=-1)
 
 
-def uniform(key: Key, indices: ArrayLike) -> NDArray[np.float64]:
-    """Uniforms on [0, 1) with 53 bits: the top bits of the first Philox word at counter = index.
+def uniform(key: Key, indices: ArrayLike, step: int = 0) -> NDArray[np.float64]:
+    """Uniforms on [0, 1) with 53 bits: the top bits of the first Philox word at counter (index, step, 0, 0).
 
-    Shapes: indices [...] integers in [0, 2^64) -> float64 [...].
+    Shapes: indices [...] integers in [0, 2^64) -> float64 [...]. `step` is for a device that counts steps by itself;
+    elsewhere fold it into the key.
     """
-    return np.asarray((philox(key, indices)[..., 0] >> np.uint64(11)) * 2.0**-53)
+    return np.asarray((philox(key, indices, step)[..., 0] >> np.uint64(11)) * 2.0**-53)
 
 
 def normal(key: Key, indices: ArrayLike) -> NDArray[np.float64]:

@@ -20,7 +20,8 @@ import numpy as np
 import socket_gpu
 from socket_gpu.backend import CupyBackend
 from socket_gpu.decode import DecodePlan
-from socket_theory import Budget, HardLSH, Key, Socket
+from socket_gpu.santa import SantaPlan
+from socket_theory import Budget, HardLSH, Key, Santa, Socket
 from socket_theory.backend import bfloat16
 from socket_theory.estimators.method import HashingMethod
 
@@ -43,6 +44,15 @@ STEPS = [
     (Socket(num_planes=6, num_tables=9, value_weight=True), 256, "bfloat16", 1, "per_head"),
     (Socket(num_planes=3, num_tables=5, query_map="tanh"), 16, "float64", 5, "per_head"),
     (HardLSH(num_planes=4, num_tables=33), 256, "float32", 7, "per_head"),
+]
+
+
+# Method, head_dim, dtype, query heads a KV head: both samplers, every head_dim and element, more and fewer draws than tiles.
+SANTA_STEPS = [
+    (Santa(50), 128, "bfloat16", 4),
+    (Santa(3), 64, "float16", 8),
+    (Santa(7, "flash", 64), 64, "bfloat16", 3),
+    (Santa(2, "flash", 96), 128, "float16", 1),
 ]
 
 
@@ -82,6 +92,30 @@ def take_steps(method: HashingMethod, head_dim: int, dtype: str, group: int, sha
     plan.run(query)
 
 
+def take_santa_steps(method: Santa, head_dim: int, dtype: str, group: int) -> None:
+    """Three planned steps over two sequences, the second of one token, with appends, one of which does not fit."""
+    draw, element = KEY.generator(), bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+    query = cupy.asarray(draw.standard_normal((2, 2 * group, head_dim)).astype(element))
+    keys, values = (cupy.asarray(a.astype(element)) for a in draw.standard_normal((2, 2, 2, 147, head_dim)))
+    cache = method.prepare(keys, values, backend=CupyBackend(), capacity=151, kv_start=[0, 37], kv_len=[147, 1])
+    plan = SantaPlan(cache, num_qo_heads=2 * group, key=KEY)
+    for count in (1, 3, 1):
+        plan.run(query)
+        plan.append(keys[:, :, :count].copy(), values[:, :, :count].copy())
+
+
+def select_long_lists() -> None:
+    """A plan whose survivors fill more than the registers, and then more than their list."""
+    draw = KEY.generator()
+    query, keys = (cupy.asarray(draw.standard_normal((1, 2, *n, 16)).astype(np.float32)) for n in ((), (12_000,)))
+    cache = Socket.as_released().prepare(keys, keys, key=KEY, backend=CupyBackend())
+    plan = DecodePlan(cache, num_qo_heads=2, budget=Budget(tokens=500, sink=3, window=5))
+    for floor in (None, 0, 2**31 + 2**29):
+        if floor is not None:
+            plan.survivors.floors[:, 0] = floor
+        plan.run(query)
+
+
 def select_wide_rows() -> None:
     """Rows of more slots than a block marks at a time, all scores tied."""
     scores, spans = cupy.zeros((1, 4, 140_001), np.float32), np.array([[3, 139_990]])
@@ -99,6 +133,9 @@ def launch_every_kernel() -> None:
     seen = record_launches()
     for step in STEPS:
         take_steps(*step)
+    for santa_step in SANTA_STEPS:
+        take_santa_steps(*santa_step)
+    select_long_lists()
     select_wide_rows()
     cupy.cuda.Device().synchronize()
     pattern = r"__global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\("

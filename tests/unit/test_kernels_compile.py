@@ -9,6 +9,7 @@ import os
 import pkgutil
 import re
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,8 @@ import socket_gpu
 from socket_gpu._compile import OPTIONS, kernel_source, macro_options
 from socket_gpu.backend import CupyBackend
 from socket_gpu.decode import DecodePlan
-from socket_theory import Budget, HardLSH, Key, Socket
+from socket_gpu.santa import SantaPlan
+from socket_theory import Budget, HardLSH, Key, Santa, Socket
 from socket_theory.backend import bfloat16
 from socket_theory.estimators.method import HashingMethod
 
@@ -52,6 +54,13 @@ STEPS = [
     (Socket(num_planes=6, num_tables=7), 256, "float32", 8, "shared"),
     (HardLSH(), 128, "bfloat16", 4, "per_head"),
     (HardLSH(num_planes=16, num_tables=70), 64, "float32", 3, "shared"),
+]
+SANTA_STEPS = [
+    (Santa(), 128, "bfloat16", 4),
+    (Santa(), 64, "float16", 8),
+    (Santa(sampler="flash"), 128, "float16", 1),
+    (Santa(sampler="flash", tile_len=96), 64, "bfloat16", 3),
+    (Santa(sampler="flash", tile_len=1024), 64, "bfloat16", 3),
 ]
 # Launched, not compiled: many tables and the largest group, for every number of planes.
 LARGEST = [
@@ -89,7 +98,7 @@ class Launch:
     shared_bytes: int
 
 
-def launches_of(steps: list[tuple[Any, ...]], arch: str) -> set[Launch]:
+def launches_of(steps: list[tuple[Any, ...]], arch: str, santa_steps: Sequence[tuple[Any, ...]] = ()) -> set[Launch]:
     """What these decode steps compile and launch, planned and eager, with an append."""
     seen = set()
 
@@ -118,6 +127,8 @@ def launches_of(steps: list[tuple[Any, ...]], arch: str) -> set[Launch]:
         with np.errstate(all="ignore"):
             for step in steps:
                 take(*step)
+            for step in santa_steps:
+                take_santa(*step)
     return seen
 
 
@@ -130,6 +141,15 @@ def take(method: HashingMethod, head_dim: int, dtype: str, group: int, share: st
     plan.run(query)
     plan.append(keys[:, :, :1], keys[:, :, :1])
     method.attend(query, cache, budget=budget)
+
+
+def take_santa(method: Santa, head_dim: int, dtype: str, group: int) -> None:
+    element = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+    keys, query = np.ones((1, 2, 33, head_dim), element), np.ones((1, 2 * group, head_dim), element)
+    cache = method.prepare(keys, keys, backend=CupyBackend(), capacity=34)
+    plan = SantaPlan(cache, num_qo_heads=2 * group, key=Key.from_seed(1))
+    plan.run(query)
+    plan.append(keys[:, :, :1], keys[:, :, :1])
 
 
 @dataclass(frozen=True)
@@ -199,7 +219,7 @@ class Built:
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def built(request: pytest.FixtureRequest, nvrtc: NVRTC) -> Built:
-    launches = launches_of(STEPS, request.param)
+    launches = launches_of(STEPS, request.param, SANTA_STEPS)
     programs = list({launch.program for launch in launches})
     with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
         results = pool.map(nvrtc.compile_program, programs, [request.param] * len(programs))
@@ -221,8 +241,9 @@ def test_launches_fit_in_the_shared_memory(built: Built) -> None:
 
 
 def test_loops_over_tokens_of_the_main_case_keep_their_state_in_registers(built: Built) -> None:
-    launches = [launch for launch in launches_of(MAIN, built.arch) if launch.name in ("hash_keys", "score", "attend")]
-    assert {launch.name for launch in launches} == {"hash_keys", "score", "attend"}
+    names = {"hash_keys", "score", "attend", "score_tiles", "draw_values"}
+    launches = [launch for launch in launches_of(MAIN, built.arch, SANTA_STEPS[:1]) if launch.name in names]
+    assert {launch.name for launch in launches} == names
     for launch in launches:
         assert built.results[launch.program].spilled_bytes(launch.name) == 0, launch
 
@@ -237,7 +258,7 @@ def test_every_kernel_of_the_sources_is_launched() -> None:
     pattern = r"__global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\("
     written = {(f.name, name) for f in KERNELS.glob("*.cu") for name in re.findall(pattern, f.read_text())}
     assert len(written) >= 8
-    assert written == {(launch.program.file, launch.name) for launch in launches_of(STEPS, "sm_90")}
+    assert written == {(launch.program.file, launch.name) for launch in launches_of(STEPS, "sm_90", SANTA_STEPS)}
 
 
 def test_sources_include_only_headers_that_every_installation_has() -> None:
