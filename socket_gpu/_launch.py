@@ -48,6 +48,16 @@ def checked(
     return array
 
 
+def aligned(array: Any) -> Any:
+    """`array`, or a copy of it where it does not start at a multiple of 16 bytes."""
+    return array.copy() if array.data.ptr % 16 else array
+
+
+def settle() -> None:
+    """Wait for the current stream, before what was launched on it is used on another."""
+    import_module("cupy").cuda.get_current_stream().synchronize()
+
+
 def launch(
     kernel: Any,
     grid: tuple[int, ...],
@@ -70,13 +80,21 @@ def launch(
     kernel(grid, (block,), (*arrays, *values), shared_mem=shared_bytes)
 
 
-@cache
 def shared_memory_limit() -> int:
-    """Bytes of shared memory that a block may have on this device."""
-    return int(import_module("cupy").cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])
+    """Bytes of shared memory that a block may have on the current device."""
+    return _attribute("MaxSharedMemoryPerBlockOptin", current_device())
+
+
+def multiprocessors() -> int:
+    """Streaming multiprocessors of the current device."""
+    return _attribute("MultiProcessorCount", current_device())
+
+
+def current_device() -> int:
+    """The current device's number."""
+    return int(import_module("cupy").cuda.runtime.getDevice())
 
 
 @cache
-def multiprocessors() -> int:
-    """Streaming multiprocessors of this device."""
-    return int(import_module("cupy").cuda.Device().attributes["MultiProcessorCount"])
+def _attribute(name: str, device: int) -> int:
+    return int(import_module("cupy").cuda.Device(device).attributes[name])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from socket_gpu import attending, key_index, scoring, selecting
+from socket_gpu._launch import aligned
 from socket_gpu.layout import CodeLayout
 from socket_gpu.requirements import missing_requirement
 from socket_theory.backend import bfloat16
@@ -62,7 +63,7 @@ class CupyBackend:
         layout = CodeLayout(planes.num_tables, planes.num_planes)
         blocks = layout.slot_blocks(keys.shape[2])
         codes = self.cupy.zeros((*keys.shape[:2], blocks, layout.rings, layout.num_planes, 32), dtype=np.uint32)
-        offset = None if center is None else self._row_major(center.astype(np.float32))
+        offset = None if center is None else self._row_major(center.astype(np.float64))
         key_index.hash_into(
             codes, self._row_major(keys), self._spans(spans), layout, key_index.hash_matrix(planes), offset
         )
@@ -139,7 +140,8 @@ class CupyBackend:
         value, lse = cupy.empty((batch, heads, dim), dtype=wide), cupy.empty((batch, heads), dtype=wide)
         lists = self._row_major(indices.reshape(batch * heads, -1))
         buffers = attending.AttendBuffers.empty(batch * heads, 1, dim, 1 + lists.shape[-1] // 512, wide)
-        attending.attend_into(value, lse, self._row_major(query), keys, values, lists, lengths, sm_scale, buffers)
+        query, keys, values = (self._row_major(a) for a in (query, keys, values))
+        attending.attend_into(value, lse, query, keys, values, lists, lengths, sm_scale, buffers)
         return value, lse
 
     def average(self, log_weights: Any, values: Any, spans: Any) -> tuple[Any, Any]:
@@ -185,4 +187,4 @@ class CupyBackend:
         return self.cupy.asarray(spans, dtype=np.int64)
 
     def _row_major(self, array: Any) -> Any:
-        return self.cupy.ascontiguousarray(array)
+        return aligned(self.cupy.ascontiguousarray(array))

@@ -8,21 +8,15 @@ from typing import Any
 import numpy as np
 
 from socket_gpu import attending, key_index, scoring, selecting
-from socket_gpu._launch import checked
+from socket_gpu._launch import settle
 from socket_gpu.layout import CodeLayout
-from socket_theory.checks import require_head_ratio, require_positive
+from socket_gpu.planning import PlannedStep
 from socket_theory.estimators import Cache, HardLSH, Socket
 from socket_theory.selection import Budget
 
-STATUS = {
-    1: "an append exceeded the planned capacity and was dropped: prepare the cache with a larger capacity.",
-    4: "every score of a row is below 1e-38: raise the temperature, or decode with method.attend; or all values are 0.",
-    2: "an output is not finite: check the query, keys and values for NaN or infinity.",
-}
 
-
-class DecodePlan:
-    """The buffers and launches of one layer's decode step over one cache.
+class DecodePlan(PlannedStep):
+    """SOCKET's or hard LSH's decode step over one cache.
 
     `run(query)` writes `value` [B, Hq, D], `lse` [B, Hq] (natural log), `indices` int32 [B, rows, K] and `lengths`
     [B, rows]; rows are query heads, or KV heads for group="shared". `append(keys, values)` adds tokens in place and
@@ -39,23 +33,16 @@ class DecodePlan:
     def __init__(
         self, cache: Cache, *, num_qo_heads: int, budget: Budget, sm_scale: float | None = None, out_dtype: Any = None
     ) -> None:
-        cupy = import_module("cupy")
-        method = cache.method
+        cupy, method = import_module("cupy"), cache.method
         if not isinstance(method, Socket | HardLSH):
             raise TypeError(f"{type(method).__name__} has no GPU decode plan: pass a cache of Socket or HardLSH.")
-        if cache.backend.name != "cupy":
-            raise ValueError(f"the cache is on backend {cache.backend.name!r}: prepare it with CuPy or CUDA arrays.")
-        self.cache, self.method, self.budget = cache, method, budget
-        batch, heads, self.slots, dim = cache.keys.shape
-        self.group = require_head_ratio(num_qo_heads, heads)
-        self.sm_scale = 1 / float(np.sqrt(dim)) if sm_scale is None else require_positive("sm_scale", sm_scale)
+        super().__init__(cache, num_qo_heads, sm_scale, out_dtype)
+        self.method, self.budget = method, budget
+        batch, heads, _, dim = cache.keys.shape
         self.layout = CodeLayout(method.num_tables, method.num_planes)
         self.fragments, self.matrix = key_index.plane_fragments(cache.planes), key_index.hash_matrix(cache.planes)
-        self.center = None if cache.center is None else cupy.ascontiguousarray(cache.center.astype(np.float32))
+        self.center = None if cache.center is None else cupy.ascontiguousarray(cache.center.astype(np.float64))
         self.codes, self.norms = cache.arrays["codes"], cache.arrays.get("value_norms")
-        self.spans = cupy.asarray(cache.spans)
-        self.status = cupy.zeros(1, dtype=np.uint32)
-
         self.collision = (
             scoring.Collision(method.query_map, method.temperature)
             if isinstance(method, Socket)
@@ -71,21 +58,16 @@ class DecodePlan:
         self.survivors = selecting.Survivors.empty(batch * rows, kept, self.scores.shape[2]) if self.fused else None
         self.indices = cupy.empty((batch, rows, kept), dtype=np.int32)
         self.lengths = cupy.empty((batch, rows), dtype=np.int32)
-        dtype = cache.keys.dtype if out_dtype is None else out_dtype
-        wide = np.float64 if cache.keys.dtype.itemsize == 8 else np.float32
-        self.value = cupy.empty((batch, num_qo_heads, dim), dtype=dtype)
-        self.lse = cupy.empty((batch, num_qo_heads), dtype=wide)
         splits = max(1, min(attending.RESIDENT_BLOCKS // (batch * rows), -(-kept // 64)))
         heads_a_list = self.group if shared else 1
-        self.attention = attending.AttendBuffers.empty(batch * rows, heads_a_list, dim, splits, wide)
+        self.attention = attending.AttendBuffers.empty(batch * rows, heads_a_list, dim, splits, self.lse.dtype)
+        self._scored = False
+        settle()
 
-    def run(self, query: Any) -> tuple[Any, Any]:
-        """One step for queries [B, Hq, D] of the cache's dtype; the returned arrays are the plan's own."""
-        checked("query", query, self.cache.keys.dtype, (*self.value.shape[:2], self.cache.keys.shape[-1]))
+    def _step(self, query: Any) -> None:
         self.score(query)
         self.select()
         self.attend(query)
-        return self.value, self.lse
 
     @property
     def searches(self) -> Any:
@@ -99,6 +81,9 @@ class DecodePlan:
 
     def score(self, query: Any) -> None:
         """Stage 1: scores of every valid token; those near the top are passed on."""
+        if self.survivors and self._scored:  # the last ones were not used: an interrupt came between the stages
+            self.survivors.clear()
+        self._scored = True
         scoring.score_into(
             self.scores,
             query,
@@ -118,6 +103,7 @@ class DecodePlan:
             selecting.sum_group_into(self.totals, self.scores)
         status = self.status if isinstance(self.method, Socket) else None
         selecting.select_into(self.indices, self.lengths, self.totals, self.spans, self.budget, self.survivors, status)
+        self._scored = False
 
     def attend(self, query: Any) -> None:
         """Stage 3: exact attention to them."""
@@ -127,25 +113,10 @@ class DecodePlan:
             self.value, self.lse, query, keys, values, rows, self.lengths, self.sm_scale, self.attention, self.status
         )
 
-    def append(self, keys: Any, values: Any) -> None:
-        """Add tokens keys, values [B, Hkv, T, D] behind every sequence, in place."""
-        shape = (*self.cache.keys.shape[:2], keys.shape[2], self.cache.keys.shape[-1])
-        checked("keys", keys, self.cache.keys.dtype, shape, alignment=16)
-        checked("values", values, self.cache.values.dtype, shape, alignment=16)
-        key_index.append_into(self.cache.keys, keys, self.spans)
-        key_index.append_into(self.cache.values, values, self.spans)
+    def _index(self, keys: Any, values: Any) -> None:
         key_index.hash_into(self.codes, keys, self.spans, self.layout, self.matrix, self.center, self.slots)
         if self.norms is not None:
             key_index.norms_into(self.norms, values, self.spans, append=True)
-        key_index.advance_spans(self.spans, self.status, keys.shape[2], self.slots)
-
-    def check(self) -> None:
-        """Synchronise; RuntimeError with the sentence of what went wrong in a run or append since the last check."""
-        found = int(self.status[0])
-        self.status.fill(0)
-        for bit, sentence in STATUS.items():
-            if found & bit:
-                raise RuntimeError(sentence)
 
 
 plan = DecodePlan

@@ -13,35 +13,37 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from socket_gpu._compile import compiled
-from socket_gpu._launch import element, launch
+from socket_gpu._launch import current_device, element, launch
 from socket_gpu.layout import LANES, CodeLayout
 from socket_theory.hashing import Planes
 
-_MATRICES: WeakKeyDictionary[Planes, Any] = WeakKeyDictionary()
-_FRAGMENTS: WeakKeyDictionary[Planes, Any] = WeakKeyDictionary()
+_MATRICES: WeakKeyDictionary[Planes, dict[int, Any]] = WeakKeyDictionary()
+_FRAGMENTS: WeakKeyDictionary[Planes, dict[int, Any]] = WeakKeyDictionary()
 
 
 def hash_matrix(planes: Planes) -> Any:
-    """The hash kernel's matrix of these planes, made once."""
-    if planes not in _MATRICES:
-        _MATRICES[planes] = _hash_matrix(CodeLayout(planes.num_tables, planes.num_planes), planes)
-    return _MATRICES[planes]
+    """The hash kernel's matrix of these planes, made once a device."""
+    made, device = _MATRICES.setdefault(planes, {}), current_device()
+    if device not in made:
+        made[device] = _hash_matrix(CodeLayout(planes.num_tables, planes.num_planes), planes)
+    return made[device]
 
 
 def plane_fragments(planes: Planes) -> Any:
-    """These planes as the scorer's matrix fragments, uint32 [row tiles, D / 16, 32 lanes, 4] on the device, made once.
+    """These planes as the scorer's matrix fragments, uint32 [row tiles, D / 16, 32 lanes, 4], made once a device.
 
     Row l * P + p is plane p of table l. Lane 4 r + j holds rows r and r + 8, columns 2 j, 2 j + 1 and 8 more.
     """
-    if planes not in _FRAGMENTS:
+    made, device = _FRAGMENTS.setdefault(planes, {}), current_device()
+    if device not in made:
         flat = bfloat16_bits(planes.weights.reshape(-1, planes.head_dim))
         tiles, steps = -(-len(flat) // 16), -(-planes.head_dim // 16)
         padded = np.zeros((16 * tiles, 16 * steps), dtype=np.uint16)
         padded[: len(flat), : planes.head_dim] = flat
         parts = padded.reshape(tiles, 2, 8, steps, 2, 4, 2).transpose(0, 3, 2, 5, 4, 1, 6)
         words = np.ascontiguousarray(parts).reshape(tiles, steps, 32, 8).view(np.uint32)
-        _FRAGMENTS[planes] = import_module("cupy").asarray(words)
-    return _FRAGMENTS[planes]
+        made[device] = import_module("cupy").asarray(words)
+    return made[device]
 
 
 def _hash_matrix(layout: CodeLayout, planes: Planes) -> Any:

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from socket_gpu import drawing, key_index
-from socket_gpu._launch import checked
-from socket_gpu.decode import STATUS
-from socket_theory.checks import require_head_ratio, require_positive
+from socket_gpu import drawing
+from socket_gpu._launch import settle
+from socket_gpu.planning import PlannedStep
 from socket_theory.estimators import Cache, Santa
 from socket_theory.estimators.baselines import require_key
 from socket_theory.rng import Key
@@ -18,8 +17,8 @@ from socket_theory.rng import Key
 SAMPLERS = ("phase_carried", "flash")
 
 
-class SantaPlan:
-    """The buffers and launches of one layer's SANTA step over one cache.
+class SantaPlan(PlannedStep):
+    """SANTA's step over one cache.
 
     `run(query)` writes `value` [B, Hq, D], the exact `lse` [B, Hq] (natural log) and `draws` int32 [B, Hq, M], the
     slots drawn, ascending and repeated, -1 for none; M is S, or for flash the most that its tiles can draw. Fold
@@ -42,15 +41,10 @@ class SantaPlan:
         cupy, method = import_module("cupy"), cache.method
         if not isinstance(method, Santa) or method.sampler not in SAMPLERS:
             raise TypeError(f"{method} has no GPU plan: pass a cache of Santa with sampler={' or '.join(SAMPLERS)}.")
-        if cache.backend.name != "cupy":
-            raise ValueError(f"the cache is on backend {cache.backend.name!r}: prepare it with CuPy or CUDA arrays.")
-        self.cache, self.method, self.key = cache, method, require_key(method, key)
-        batch, heads, self.slots, dim = cache.keys.shape
-        self.group = require_head_ratio(num_qo_heads, heads)
+        super().__init__(cache, num_qo_heads, sm_scale, out_dtype)
+        self.method, self.key = method, require_key(method, key)
         self.shape = drawing.TileShape.of(cache.keys, self.group, method)
-        self.sm_scale = 1 / float(np.sqrt(dim)) if sm_scale is None else require_positive("sm_scale", sm_scale)
-        self.spans = cupy.asarray(cache.spans)
-        self.status = cupy.zeros(1, dtype=np.uint32)
+        batch, _, _, dim = cache.keys.shape
         rows, tiles = batch * num_qo_heads, -(-self.slots // self.shape.tile_len)
         self.scores = cupy.empty((rows, tiles * self.shape.tile_len), dtype=np.float32)
         self.states = cupy.empty((rows, tiles, 2), dtype=np.float32)
@@ -58,15 +52,11 @@ class SantaPlan:
         self.draws = cupy.empty((batch, num_qo_heads, most), dtype=np.int32)
         self.steps = cupy.zeros(rows, dtype=np.uint64)
         self.buffers = drawing.DrawBuffers.empty(rows, dim, most)
-        self.value = cupy.empty((batch, num_qo_heads, dim), dtype=cache.keys.dtype if out_dtype is None else out_dtype)
-        self.lse = cupy.empty((batch, num_qo_heads), dtype=np.float32)
+        settle()
 
-    def run(self, query: Any) -> tuple[Any, Any]:
-        """One step for queries [B, Hq, D] of the cache's dtype; the returned arrays are the plan's own."""
-        checked("query", query, self.cache.keys.dtype, (*self.value.shape[:2], self.cache.keys.shape[-1]), alignment=4)
+    def _step(self, query: Any) -> None:
         self.score(query)
         self.draw()
-        return self.value, self.lse
 
     def score(self, query: Any) -> None:
         """Stage 1: scores of every valid token and the softmax state of every tile."""
@@ -84,19 +74,3 @@ class SantaPlan:
             self.buffers,
             self.status,
         )
-
-    def append(self, keys: Any, values: Any) -> None:
-        """Add tokens keys, values [B, Hkv, T, D] behind every sequence, in place."""
-        shape = (*self.cache.keys.shape[:2], keys.shape[2], self.cache.keys.shape[-1])
-        for name, slots, rows in (("keys", self.cache.keys, keys), ("values", self.cache.values, values)):
-            checked(name, rows, slots.dtype, shape, alignment=16)
-            key_index.append_into(slots, rows, self.spans)
-        key_index.advance_spans(self.spans, self.status, keys.shape[2], self.slots)
-
-    def check(self) -> None:
-        """Synchronise; RuntimeError with the sentence of what went wrong in a run or append since the last check."""
-        found = int(self.status[0])
-        self.status.fill(0)
-        for bit, sentence in STATUS.items():
-            if found & bit:
-                raise RuntimeError(sentence)

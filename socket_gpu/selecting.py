@@ -39,6 +39,10 @@ class Survivors:
         survivors.forget()
         return survivors
 
+    def clear(self) -> None:
+        """Drop what was passed on and not selected from."""
+        self.counts[:2] = 0
+
     def forget(self) -> None:
         """Pass on nothing in the next step."""
         self.floors[:, 0], self.floors[:, 1] = 2**32 - 1, 1

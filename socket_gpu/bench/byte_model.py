@@ -1,4 +1,4 @@
-"""The fewest bytes that each operation has to move through device memory: a model, not a counter.
+"""The bytes that each operation has to move through device memory if lists do not overlap: a model, not a counter.
 
 Counted are the cache's rows and index, once for everyone who has to read or write them. Not counted is what a step
 makes and uses up itself and what the L2 cache can hold: queries, look-up tables, scores, survivors, indices, outputs.

@@ -36,7 +36,7 @@ __device__ __forceinline__ void copy_async(void* to, const void* from) {
 }
 
 extern "C" __global__ void __launch_bounds__(HASH_THREADS)
-    hash_keys(const KV_T* __restrict__ keys, const bf16* __restrict__ planes, const float* __restrict__ center,
+    hash_keys(const KV_T* __restrict__ keys, const bf16* __restrict__ planes, const double* __restrict__ center,
               u32* __restrict__ codes, const i64* __restrict__ spans, int num_kv_heads, i64 key_slots, int slot_blocks,
               i64 capacity, int append) {
     extern __shared__ __align__(16) bf16 shared[];
@@ -74,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(HASH_THREADS)
         const int row = i / DIM16, d = i % DIM16;
         const bool valid = first + row < stop && d < HEAD_DIM;
         double rest = valid ? (double)Element<KV_T>::up(own[(first + row) * HEAD_DIM + d]) : 0.0;
-        if (center && valid) rest -= (double)center[(i64)pair * HEAD_DIM + d];
+        if (center && valid) rest -= center[(i64)pair * HEAD_DIM + d];
 #pragma unroll
         for (int s = 0; s < SPLITS; ++s) {
             const bf16 part = __float2bfloat16_rn((float)rest);

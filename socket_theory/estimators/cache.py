@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Cache:
     """Made by `Method.prepare`; every operation returns a new one and leaves this one as it was.
 
+    But on a GPU an append that fits writes behind this one's tokens: of two appended to one, only the last holds.
+
     Parameters
     ----------
     method : Method

@@ -21,7 +21,7 @@ class Device:
     put: Callable[[Any], Any]
     get: Callable[[Any], Any]
     score_error: float
-    """RMS, in standard deviations over tokens: float32 in the reference, half look-up tables on the GPU."""
+    """RMS, in standard deviations over tokens: float32 in the reference, byte look-up tables on the GPU."""
 
 
 @pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])

@@ -47,7 +47,7 @@ STEPS = [
 ]
 
 
-# Method, head_dim, dtype, query heads a KV head: both samplers, every head_dim and element, more and fewer draws than tiles.
+# Method, head_dim, dtype, query heads a KV head: both samplers, head_dims, elements, more and fewer draws than tiles.
 SANTA_STEPS = [
     (Santa(50), 128, "bfloat16", 4),
     (Santa(3), 64, "float16", 8),

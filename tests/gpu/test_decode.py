@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from socket_gpu.layout import CodeLayout
 from socket_theory import Budget, HardLSH, Socket
-from socket_theory.testing import assert_close
+from socket_theory.testing import assert_close, rounding_margin
 
 pytestmark = pytest.mark.gpu
 SPANS = [(0, 2000), (37, 700)]
@@ -43,6 +44,52 @@ def test_a_run_is_the_eager_step(device, method, group):
         plan.run(query * (1 + step))
         plan.check()
         same_step(device, plan, method.attend(query * (1 + step), cache, budget=budget))
+
+
+def test_stages_that_were_interrupted_leave_no_trace(device):
+    method = Socket.as_released()
+    query, cache = step_of(device, method)
+    plan = device.plan(cache, query, BUDGET)
+    plan.run(query)
+    plan.survivors.floors[:, 0] = 0
+    plan.score(-query)
+    plan.run(query)
+    plan.check()
+    same_step(device, plan, method.attend(query, cache, budget=BUDGET))
+
+
+@pytest.mark.parametrize("method", [Socket.as_released(), HardLSH()], ids=str)
+def test_runs_and_appends_allocate_nothing(device, method):
+    cupy = device.cupy
+    query, cache = step_of(device, method)
+    plan = device.plan(cache, query, BUDGET)
+    tokens = list(new_tokens(device, cache, 1))
+    plan.run(query)
+    plan.append(*tokens)
+
+    def refuse(size):
+        raise MemoryError(f"{size} bytes were asked for.")
+
+    with cupy.cuda.using_allocator(refuse):
+        with pytest.raises(MemoryError):
+            cupy.zeros(1)
+        plan.append(*tokens)
+        plan.run(query)
+    plan.check()
+
+
+def test_centred_keys_in_float64_have_the_references_codes(device):
+    draw, method = np.random.default_rng(5), Socket(center_keys=True)
+    keys = 1e6 + 0.01 * draw.standard_normal((1, 1, 300, 64))
+    planes = method.draw_planes(64, device.key, None)
+    found = method.prepare(device.put(keys), device.put(keys), planes=planes, backend=device.engine)
+    expected = method.prepare(keys, keys, planes=planes)
+    codes = CodeLayout(60, 10).unpack(device.get(found.arrays["codes"]), 300)
+    certain = rounding_margin(keys[0, 0], planes, expected.center[0, 0])
+    assert certain.mean() > 0.9
+    place = (1 << np.arange(10)).astype(np.uint16)[:, None]
+    mask = (certain * place).sum(axis=1).astype(np.uint16)
+    assert not ((codes[0, 0] ^ expected.arrays["codes"][0, 0]) & mask).any()
 
 
 def test_a_plan_over_taken_and_truncated_sequences_is_their_eager_step(device):

@@ -144,6 +144,30 @@ def test_appended_tokens_between_16_bytes_are_refused(device, step):
         plan.append(token, token)
 
 
+def test_tokens_between_16_bytes_are_appended_to_a_cache_as_others_are(device):
+    draw, cupy = np.random.default_rng(6), device.cupy
+    rows = [device.put(draw.standard_normal((1, 2, 40, 64)).astype(np.float16)) for _ in range(2)]
+    cache = METHOD.prepare(*rows, key=Key.from_seed(1), backend=device.engine)
+    token = device.put(draw.standard_normal((1, 2, 3, 64)).astype(np.float16))
+    shifted = cupy.empty(token.size + 1, np.float16)[1:].reshape(token.shape)
+    shifted[...] = token
+    found, expected = cache.append(shifted, shifted), cache.take([0]).append(token, token)
+    for name, array in expected.arrays.items():
+        np.testing.assert_array_equal(device.get(found.arrays[name]), device.get(array))
+
+
+def test_a_check_says_all_that_went_wrong(device, step):
+    query, _, plan = step
+    token = device.cupy.ones((2, 2, 1, 64), np.float32)
+    plan.append(token, token)
+    plan.append(token, token)
+    plan.run(query * np.nan)
+    with pytest.raises(RuntimeError, match="exceeded the planned capacity.*is not finite"):
+        plan.check()
+    with pytest.raises(ValueError, match=r"keys has shape \(2, 2, 0, 64\): pass \[B, Hkv, T, D\] with at least one"):
+        plan.append(token[:, :, :0], token[:, :, :0])
+
+
 def test_rows_and_heads_beyond_the_grid_are_refused(device):
     draw, cupy = np.random.default_rng(4), device.cupy
     scores, spans = cupy.zeros((70_000, 1, 4), np.float32), np.tile([[0, 4]], (70_000, 1))

@@ -109,6 +109,29 @@ def test_a_step_waits_for_the_work_before_it_on_the_stream(torch):
     assert torch.equal(value, expected.value)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_plan_takes_and_returns_tensors_on_torchs_current_stream(device, torch, dtype):
+    query, keys, values, new_keys, new_values = (tensor.cuda() for tensor in tensors(torch, dtype))
+    cache = METHOD.prepare(keys, values, kv_start=[0, 7], kv_len=[300, 200], capacity=320, key=KEY)
+    expected = METHOD.attend(query, cache.append(new_keys, new_values), budget=BUDGET)
+    plan, late = device.plan(cache, query, BUDGET), torch.full_like(query, float("nan"))
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)
+        late.copy_(query, non_blocking=True)
+        plan.append(new_keys, new_values)
+        value, lse = plan.run(late)
+        value, lse = value + 0, lse + 0
+        plan.check()
+    assert (value.dtype, value.device.type, lse.dtype) == (query.dtype, "cuda", torch.float32)
+    assert torch.equal(torch.from_dlpack(plan.indices), expected.indices)
+    assert_close(value.cpu().double(), expected.value.cpu().double(), dtype)
+    assert_close(lse.cpu().double(), expected.lse.cpu().double(), "float32")
+    with pytest.raises(TypeError, match="query is of type ndarray and the cache holds torch-cuda arrays: pass those"):
+        plan.run(device.cupy.zeros((2, 8, 64), np.float32))
+
+
 def test_a_tensor_that_requires_grad_is_refused(torch):
     _, keys, values, *_ = (tensor.cuda() for tensor in tensors(torch, "float32"))
     with pytest.raises(ValueError, match=r"keys requires grad.*pass keys.detach\(\)"):

@@ -111,17 +111,27 @@ def launches_of(steps: list[tuple[Any, ...]], arch: str, santa_steps: Sequence[t
     def checked(name: str, array: Any, *_: Any, **__: Any) -> Any:
         return array
 
+    def aligned(array: Any) -> Any:
+        return array
+
+    def settle() -> None:
+        pass
+
+    def current_device() -> int:
+        return 0
+
     def shared_memory_limit() -> int:
         return SHARED_BYTES[arch]
 
     def multiprocessors() -> int:
         return 108
 
+    fakes = (compiled, launch, checked, aligned, settle, current_device, shared_memory_limit, multiprocessors)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", StandIn("cupy"))
         patch.setattr("socket_gpu.backend.missing_requirement", lambda: None)
         for found in pkgutil.iter_modules(socket_gpu.__path__, "socket_gpu."):
-            for fake in (compiled, launch, checked, shared_memory_limit, multiprocessors):
+            for fake in fakes:
                 if hasattr(import_module(found.name), fake.__name__):
                     patch.setattr(f"{found.name}.{fake.__name__}", fake)
         with np.errstate(all="ignore"):
