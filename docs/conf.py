@@ -26,6 +26,7 @@ extensions = [
     "attention_table",
     "decode_table",
     "ranking_table",
+    "santa_table",
 ]
 exclude_patterns = ["_build", "guide/generated", "benchmarks/generated"]
 nitpicky = True

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decode_table import inline_svg
 from matplotlib.axes import Axes
+from page_parts import inline_svg
 
 from socket_theory.evaluate.contenders import short_settings
 from socket_theory.report.sampled_section import PAPER_SLOPES, slope

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decode_table import inline_svg
 from matplotlib.axes import Axes
+from page_parts import inline_svg
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

@@ -22,6 +22,12 @@ def socket_bytes(shape: Shape, kept_tokens: int, index_bytes_a_token: int) -> in
     return index + shape.batch * shape.num_qo_heads * kept_tokens * row_bytes(shape)
 
 
+def santa_bytes(shape: Shape, value_rows: int) -> int:
+    """Every key, and `value_rows` values: over all KV heads, those that some query head of the KV head drew."""
+    keys = shape.batch * shape.num_kv_heads * shape.kv_len
+    return (keys + value_rows) * row_bytes(shape) // 2
+
+
 def dense_bytes(shape: Shape) -> int:
     """Every key and value."""
     return shape.batch * shape.num_kv_heads * shape.kv_len * row_bytes(shape)

@@ -31,16 +31,17 @@ extern "C" __global__ void read_all(const uint4* __restrict__ data, unsigned* si
 
 @dataclass(frozen=True)
 class Timing:
-    """Median, quartiles and longest of repeated runs, in microseconds."""
+    """Median, quartiles, longest and mean of repeated runs, in microseconds."""
 
     us: float
     quartiles: tuple[float, float]
     longest: float
+    mean: float
 
     @classmethod
     def of(cls, microseconds: list[float]) -> Timing:
         low, middle, high, longest = (round(float(q), 2) for q in np.percentile(microseconds, [25, 50, 75, 100]))
-        return cls(middle, (low, high), longest)
+        return cls(middle, (low, high), longest, round(float(np.mean(microseconds)), 2))
 
 
 class Reader:

@@ -28,18 +28,23 @@ class Row:
     misses: dict[str, float] | None = None
     note: str | None = None
 
+    @property
+    def case(self) -> tuple[Shape, str | None]:
+        """What rows that compete have in common: the shape, and the inputs if they are not the random ones."""
+        return self.shape, self.settings.get("input")
+
 
 def row_records(rows: Sequence[Row], read_bandwidth: float) -> list[dict[str, Any]]:
     """The rows as JSON objects: None for no value.
 
-    `ratio_to_best_dense` is the time of the fastest dense kernel at the row's shape over the row's own: above 1 is
+    `ratio_to_best_dense` is the time of the fastest dense kernel on the row's case over the row's own: above 1 is
     faster than dense. It is None for operations that no dense kernel competes with, which keep no tokens.
     """
-    best: dict[Shape, float] = {}
+    best: dict[tuple[Shape, str | None], float] = {}
     for row in rows:
         if row.method in DENSE_METHODS and row.timing:
-            best[row.shape] = min(row.timing.us, best.get(row.shape, row.timing.us))
-    return [_record(row, best.get(row.shape), read_bandwidth) for row in rows]
+            best[row.case] = min(row.timing.us, best.get(row.case, row.timing.us))
+    return [_record(row, best.get(row.case), read_bandwidth) for row in rows]
 
 
 def _record(row: Row, best_dense: float | None, read_bandwidth: float) -> dict[str, Any]:
@@ -55,6 +60,7 @@ def _record(row: Row, best_dense: float | None, read_bandwidth: float) -> dict[s
         "us": us,
         "us_quartiles": list(row.timing.quartiles) if row.timing else None,
         "us_longest": row.timing.longest if row.timing else None,
+        "us_mean": row.timing.mean if row.timing else None,
         "ratio_to_best_dense": round(best_dense / us, 4) if comparable and best_dense and us else None,
         "bytes": row.bytes,
         "fraction_of_read_bandwidth": None if us is None else round(row.bytes / us / 1e6 / read_bandwidth, 4),

@@ -14,6 +14,7 @@ from socket_gpu.bench.clock import REPEATS, Clock, capture
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import QUERIES, Inputs
 from socket_gpu.bench.rows import Row
+from socket_gpu.bench.stages import next_query, stage_us
 from socket_gpu.bench.step_gate import check_index, check_step, poison
 from socket_gpu.decode import DecodePlan
 from socket_theory.estimators import Cache
@@ -39,8 +40,12 @@ def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock)
 
     replay = capture(lambda: plan.run(query))
     searches: list[Any] = []
-    timing = clock.time(replay, before=_next_query(inputs, query), after=lambda: searches.append(plan.searches.copy()))
-    stage_us = _stage_us(plan, inputs, query, clock, timing.us)
+    # Selection starts from a floor that follows the last step's threshold, so every replay has a new query.
+    put = next_query(inputs, query)
+    timing = clock.time(replay, before=put, after=lambda: searches.append(plan.searches.copy()))
+    # The query's preparation is the beginning of the launch that scores, and counts there.
+    stages = {"score": lambda: plan.score(query), "select": plan.select, "attend": lambda: plan.attend(query)}
+    split = stage_us(stages, put, clock, timing.us)
     _check_liveness(plan, inputs, query, replay)
 
     misses = {
@@ -57,7 +62,7 @@ def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock)
         kept_tokens=kept,
         bytes=socket_bytes(shape, kept, index),
         timing=timing,
-        stage_us=stage_us,
+        stage_us=split,
         misses=misses,
     )
 
@@ -68,21 +73,9 @@ def index_bytes_a_token(cache: Cache) -> int:
     return sum(int(array.nbytes) for array in parts) // int(np.prod(cache.keys.shape[:3]))
 
 
-def _next_query(inputs: Inputs, query: Any) -> Callable[[int], None]:
-    """Put a new query in place before every run.
-
-    Selection starts from a floor that follows the last step's threshold; the same query again would flatter it.
-    """
-
-    def put(run: int) -> None:
-        query[...] = inputs.queries[run % QUERIES]
-
-    return put
-
-
 def _first_query(plan: DecodePlan, inputs: Inputs, query: Any) -> Callable[[int], None]:
-    """As `_next_query`, with nothing known of the step before: every head searches all its scores."""
-    put = _next_query(inputs, query)
+    """As `next_query`, with nothing known of the step before: every head searches all its scores."""
+    put = next_query(inputs, query)
 
     def forget(run: int) -> None:
         put(run)
@@ -96,35 +89,6 @@ def _share_of_misses(searches: list[Any]) -> float:
     counts = np.array([array.tolist() for array in searches])
     missed = np.any(np.diff(counts, axis=0) > 0, axis=1)
     return round(float(np.mean(missed[-REPEATS:])), 4)
-
-
-def _stage_us(plan: DecodePlan, inputs: Inputs, query: Any, clock: Clock, whole: float) -> dict[str, float]:
-    """Where the microseconds of a step go: differences between the medians of its first one, two and three stages.
-
-    The query's preparation is the beginning of the launch that scores, and counts there.
-    Each prefix is a graph of its own, replayed after a flush and with a new query like the whole step; the stages it
-    leaves out run afterwards, untimed, so that every replay starts from the state a step leaves. A stage thus finds
-    in the L2 cache what the stages before it put there, as in a step, and the stages add up to the whole.
-    """
-    stages: dict[str, Callable[[], None]] = {
-        "score": lambda: plan.score(query),
-        "select": plan.select,
-        "attend": lambda: plan.attend(query),
-    }
-    launches, ends = list(stages.values()), [0.0]
-    for count in range(1, len(launches)):
-        prefix, rest = capture(_in_order(launches[:count])), _in_order(launches[count:])
-        ends.append(clock.time(prefix, before=_next_query(inputs, query), after=rest).us)
-    steps = np.diff([*ends, whole])
-    return {name: round(float(step), 2) for name, step in zip(stages, steps, strict=True)}
-
-
-def _in_order(launches: list[Callable[[], None]]) -> Callable[[], None]:
-    def run() -> None:
-        for launch in launches:
-            launch()
-
-    return run
 
 
 def _check_liveness(plan: DecodePlan, inputs: Inputs, query: Any, replay: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,23 @@ from rich.table import Table
 from socket_gpu import missing_requirement
 from socket_gpu.bench.cases import GROUP_NAMES
 from socket_theory.cli.messages import plain_messages
+from socket_theory.evaluate.capture import Capture, load_capture
 from socket_theory.evaluate.files import replacing
 from socket_theory.evaluate.provenance import source_commit
 
 _PIPED_WIDTH = 150
+_Announce = Callable[[str], None]
+
+_JSON = click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here."
+)
+_CAPTURE = click.option(
+    "--capture",
+    "capture_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="An npz of a model's q, k, v and positions, as evaluate attention keeps: every layer is measured too.",
+)
+_COMMIT = click.option("--commit", help="Recorded in the JSON; by default the commit of this source tree.")
 
 
 class _NoGpuError(click.ClickException):
@@ -36,23 +50,60 @@ def bench_group() -> None:
     type=click.Choice(GROUP_NAMES),
     help="One group of rows; repeat for more. All by default.",
 )
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here.")
-@click.option("--commit", help="Recorded in the JSON; by default the commit of this source tree.")
-def decode_command(groups: tuple[str, ...], json_path: Path | None, commit: str | None) -> None:
+@_CAPTURE
+@_JSON
+@_COMMIT
+def decode_command(
+    groups: tuple[str, ...], capture_path: Path | None, json_path: Path | None, commit: str | None
+) -> None:
     """Time SOCKET's decode step, its index and dense attention: graph replay, cold L2 cache, median of 50.
 
     Exits with 1, and shows no speed, if any result fails its gate, and with 2 without a usable GPU.
     """
+    _require_gpu()
+    from socket_gpu.bench.decode import bench_decode
+
+    def bench(known: str, announce: _Announce) -> dict[str, Any]:
+        return bench_decode(groups or GROUP_NAMES, _loaded(capture_path), known, announce)
+
+    _run(bench, json_path, commit)
+
+
+@bench_group.command("santa")
+@_CAPTURE
+@_JSON
+@_COMMIT
+def santa_command(capture_path: Path | None, json_path: Path | None, commit: str | None) -> None:
+    """Time SANTA's decode step beside dense attention: graph replay, cold L2 cache, median of 50.
+
+    Exits with 1, and shows no speed, if any result fails its gate, and with 2 without a usable GPU.
+    """
+    _require_gpu()
+    from socket_gpu.bench.santa import bench_santa
+
+    def bench(known: str, announce: _Announce) -> dict[str, Any]:
+        return bench_santa(_loaded(capture_path), known, announce)
+
+    _run(bench, json_path, commit)
+
+
+def _loaded(capture_path: Path | None) -> Capture | None:
+    return load_capture(capture_path) if capture_path else None
+
+
+def _require_gpu() -> None:
     missing = missing_requirement()
     if missing:
         raise _NoGpuError(f"the benchmark needs a GPU, and {missing}")
-    from socket_gpu.bench.decode import bench_decode
 
+
+def _run(bench: Callable[[str, _Announce], dict[str, Any]], json_path: Path | None, commit: str | None) -> None:
+    """Print what `bench` finds for the commit, and write it where asked; what goes wrong is said in one line."""
     with plain_messages():
         known = commit or source_commit()
         if known is None:
             raise ValueError("this copy of the source has no git history to name its commit: pass --commit HASH.")
-        result = bench_decode(groups or GROUP_NAMES, known, lambda case: click.echo(f"measuring {case}", err=True))
+        result = bench(known, lambda case: click.echo(f"measuring {case}", err=True))
         if json_path:
             with replacing(json_path) as file:
                 file.write(json.dumps(result, indent=1, allow_nan=False).encode() + b"\n")
@@ -76,8 +127,7 @@ def _print_result(result: dict[str, Any]) -> None:
 def _cells(row: dict[str, Any]) -> list[str]:
     shape = [str(row["batch"]), f"{row['num_qo_heads']}/{row['num_kv_heads']}", str(row["kv_len"])]
     kept = "-" if row["kept_tokens"] is None else str(row["kept_tokens"])
-    settings = row["settings"]
-    words = settings.get("call") or (f"P={settings['num_planes']}" if "num_planes" in settings else "-")
+    words = _settings(row["settings"])
     if row["us"] is None:
         return [row["method"], words, *shape, kept, "-", "-", "-", "-", row["note"]]
     low, high = row["us_quartiles"]
@@ -85,3 +135,11 @@ def _cells(row: dict[str, Any]) -> list[str]:
     stages = ", ".join(f"{name} {us:.1f}" for name, us in (row["stage_us"] or {}).items())
     figures = [f"{row['us']:.1f}", f"{low:.1f}-{high:.1f}", ratio, f"{100 * row['fraction_of_read_bandwidth']:.0f} %"]
     return [row["method"], words, *shape, kept, *figures, stages]
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    words = [settings["call"]] if settings.get("call") else []
+    words += [f"P={settings['num_planes']}"] if "num_planes" in settings else []
+    words += [f"S={settings['num_samples']} {settings['sampler']}"] if "num_samples" in settings else []
+    words += [settings["input"]] if "input" in settings else []
+    return ", ".join(words) or "-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from socket_gpu import missing_requirement
 from socket_theory import Budget, Key
 from socket_theory.estimators import Cache
-from socket_theory.estimators.method import HashingMethod
+from socket_theory.estimators.method import HashingMethod, Method
 from socket_theory.hashing import Planes, SignHash
 from socket_theory.testing import Problem, random_problem
 
@@ -38,13 +39,12 @@ class Device:
     def get(self, array: Any) -> Any:
         return self.cupy.asnumpy(array)
 
-    def problem(
-        self, method: HashingMethod, *, head_dim: int = 64, seed: int = 0, spans: Any = None, **shape: Any
-    ) -> Problem:
-        """This method's planes and a random problem: spans as given, else ragged; NaN outside them."""
+    def problem(self, method: Method, *, head_dim: int = 64, seed: int = 0, spans: Any = None, **shape: Any) -> Problem:
+        """A random problem, with this method's planes if it hashes: spans as given, else ragged; NaN outside them."""
         key, shape = KEY.fold_in("seed", seed), shape | {"batch": len(spans) if spans else shape.get("batch", 2)}
         drawn = random_problem(key, num_tables=1, num_planes=1, head_dim=head_dim, **shape)
-        planes = planes_of(method.num_tables, method.num_planes, head_dim)
+        hashes = isinstance(method, HashingMethod)
+        planes = planes_of(method.num_tables, method.num_planes, head_dim) if hashes else drawn.planes
         if spans is None:
             return replace(drawn, planes=planes)
         rows = key.generator().standard_normal((2, *drawn.keys.shape))
@@ -60,15 +60,32 @@ class Device:
         layout = CodeLayout(method.num_tables, method.num_planes)
         return Collision(method.query_map, method.temperature).entry(layout, head_dim, group)
 
-    def prepare(self, method: HashingMethod, problem: Problem, **options: Any) -> Cache:
+    def prepare(self, method: Method, problem: Problem, **options: Any) -> Cache:
         spans = {"kv_start": problem.spans[:, 0], "kv_len": problem.spans[:, 1]}
+        index = {"planes": problem.planes} if isinstance(method, HashingMethod) else {}
         keys, values = self.put(problem.keys), self.put(problem.values)
-        return method.prepare(keys, values, planes=problem.planes, backend=self.engine, **spans, **options)
+        return method.prepare(keys, values, backend=self.engine, **index, **spans, **options)
 
     def plan(self, cache: Cache, query: Any, budget: Budget, **options: Any) -> Any:
         from socket_gpu.decode import DecodePlan
 
         return DecodePlan(cache, num_qo_heads=query.shape[1], budget=budget, **options)
+
+    def santa_plan(self, cache: Cache, query: Any, **options: Any) -> Any:
+        from socket_gpu.santa import SantaPlan
+
+        return SantaPlan(cache, num_qo_heads=query.shape[1], **({"key": self.key} | options))
+
+    def captured(self, call: Callable[[], object]) -> Callable[[], None]:
+        """A replay of what `call` launches, on the current stream; call it once before, so that it compiles nothing."""
+        cupy = self.cupy
+        cupy.cuda.Device().synchronize()
+        stream = cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            call()
+            graph = stream.end_capture()
+        return lambda: graph.launch(cupy.cuda.get_current_stream())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from socket_theory import Budget, HardLSH, Socket
+from socket_theory import Budget, HardLSH, Santa, Socket
 from socket_theory.backend import bfloat16
 
 pytestmark = pytest.mark.gpu
 # Written by the run before and read by the next one: these carry state and are not scratch.
-STATE = {"codes", "norms", "fragments", "matrix", "center", "spans", "status", "counts", "floors", "tickets"}
+STATE = {"codes", "norms", "fragments", "matrix", "center", "spans", "status", "counts", "floors", "tickets", "steps"}
 OUTPUTS = ("value", "lse", "indices", "lengths")
 CASES = [
     (Socket.as_released(), 128, "bfloat16", 4, "per_head"),
@@ -18,6 +18,7 @@ CASES = [
     (Socket(num_planes=11, num_tables=70), 64, "float16", 5, "shared"),
     (HardLSH(num_planes=4, num_tables=33), 128, "float32", 7, "per_head"),
 ]
+SANTA_CASES = [(Santa(40), 128, "bfloat16", 4), (Santa(40, "flash", 64), 128, "bfloat16", 4)]
 
 
 def buffers(cupy, plan):
@@ -89,6 +90,40 @@ def test_every_output_is_written_and_no_poison_is_read(device, case):
         assert (indices[row, :, kept:] == -1).all()
         assert ((indices[row, :, :kept] >= start) & (indices[row, :, :kept] <= start + length)).all()
         assert (np.diff(indices[row, :, :kept], axis=-1) > 0).all()
+
+
+def poisoned_draws(device, case, byte):
+    """The outputs of an append and a SANTA run whose buffers held nothing but this byte, and the spans of the run."""
+    method, head_dim, dtype, group = case
+    element = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+    problem = device.problem(
+        method, head_dim=head_dim, num_qo_heads=2 * group, num_kv_heads=2, batch=3, slots=500, dtype=element
+    )
+    cache = device.prepare(method, problem, capacity=533)
+    poison_cache(device, cache, byte)
+    plan = device.santa_plan(cache, problem.query)
+    scratch = buffers(device.cupy, plan)
+    assert {"value", "lse", "draws", "scores", "states", "partial"} == set(scratch)
+    for array in scratch.values():
+        array.view(np.uint8)[...] = byte
+    token = device.put(np.full((3, 2, 1, head_dim), 0.5, element))
+    plan.append(token, token)
+    plan.run(device.put(problem.query))
+    plan.check()
+    return [device.get(array) for array in (plan.draws, plan.value, plan.lse)], device.get(plan.spans)
+
+
+@pytest.mark.parametrize("case", SANTA_CASES, ids=str)
+def test_every_drawn_output_is_written_and_no_poison_is_read(device, case):
+    (results, spans), (others, _) = (poisoned_draws(device, case, byte) for byte in (0xFF, 0x7F))
+    for left, right in zip(results, others, strict=True):
+        np.testing.assert_array_equal(left, right)
+    draws, value, lse = results
+    assert np.isfinite(value.astype(np.float64)).all()
+    assert np.isfinite(lse).all()
+    for drawn, (start, length) in zip(draws, spans, strict=True):
+        assert (((drawn >= start) & (drawn < start + length)) | (drawn == -1)).all()
+        assert (drawn[:, 0] >= 0).all()
 
 
 @pytest.mark.parametrize("byte", [0x00, 0x7F, 0xFF])

@@ -162,7 +162,7 @@ def test_a_check_says_all_that_went_wrong(device, step):
     plan.append(token, token)
     plan.append(token, token)
     plan.run(query * np.nan)
-    with pytest.raises(RuntimeError, match="exceeded the planned capacity.*is not finite"):
+    with pytest.raises(RuntimeError, match=r"exceeded the planned capacity.*is not finite"):
         plan.check()
     with pytest.raises(ValueError, match=r"keys has shape \(2, 2, 0, 64\): pass \[B, Hkv, T, D\] with at least one"):
         plan.append(token[:, :, :0], token[:, :, :0])

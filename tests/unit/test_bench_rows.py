@@ -20,13 +20,13 @@ from socket_theory.attention import softmax_attention
 SHAPE = Shape(1, 4, 2, 64, head_dim=8)
 SCHEMA = [
     *("method", "settings", "batch", "num_qo_heads", "num_kv_heads", "kv_len", "head_dim", "nominal_bits"),
-    *("bits_per_token", "kept_tokens", "us", "us_quartiles", "us_longest", "ratio_to_best_dense", "bytes"),
+    *("bits_per_token", "kept_tokens", "us", "us_quartiles", "us_longest", "us_mean", "ratio_to_best_dense", "bytes"),
     *("fraction_of_read_bandwidth", "stage_us", "misses", "note"),
 ]
 
 
 def row(method, us, shape=SHAPE, **options):
-    timing = None if us is None else Timing(us, (us, us), us)
+    timing = None if us is None else Timing(us, (us, us), us, us)
     return Row(method=method, settings={}, shape=shape, bytes=3_000_000, timing=timing, **options)
 
 
@@ -78,9 +78,9 @@ def test_records_follow_the_schema_and_hold_no_nan():
     assert records[2]["note"].endswith("ModuleNotFoundError")
 
 
-def test_timings_are_medians_quartiles_and_the_longest():
+def test_timings_are_medians_quartiles_the_longest_and_means():
     timing = Timing.of([5.0, 1.0, 2.0, 3.0, 400.0])
-    assert (timing.us, timing.quartiles, timing.longest) == (3.0, (2.0, 5.0), 400.0)
+    assert (timing.us, timing.quartiles, timing.longest, timing.mean) == (3.0, (2.0, 5.0), 400.0, 82.2)
 
 
 class HostArray(np.ndarray):
@@ -132,7 +132,7 @@ def test_peers_that_fail_become_notes_and_wrong_ones_stop_the_run(inputs, monkey
 
     def run_call(name, call, truth, clock):
         call.attend()
-        return Timing(7.0, (6.0, 8.0), 9.0)
+        return Timing(7.0, (6.0, 8.0), 9.0, 7.5)
 
     monkeypatch.setattr(dense, "_measure_call", run_call)
     flash, cudnn, flashinfer = dense.measure_dense(inputs, SHAPE, clock=None)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
 
-from socket_gpu.bench import socket_step
+from socket_gpu.bench import socket_step, stages
 from socket_gpu.bench.byte_model import socket_bytes
 from socket_gpu.bench.cases import Setting, Shape
 from socket_gpu.bench.clock import Timing
@@ -145,7 +145,8 @@ def numpy_kernels(monkeypatch):
         return replace(cache, arrays=cache.arrays | {"codes": LAYOUT.pack(cache.arrays["codes"])})
 
     monkeypatch.setattr(Socket, "prepare", packed)
-    monkeypatch.setattr(socket_step, "capture", lambda work: work)
+    for module in (socket_step, stages):
+        monkeypatch.setattr(module, "capture", lambda work: work)
 
 
 def measure(inputs, monkeypatch, plan=NumpyPlan):
