@@ -31,9 +31,9 @@ class Survivors:
 
     @classmethod
     def empty(cls, rows: int, kept: int, slots: int) -> Survivors:
-        """Room for eight tokens a kept one and for 8192 at least, or for all."""
+        """Room for 32 tokens a kept one and for 8192 at least, or for all: as far as a text's thresholds move in a step."""
         cupy = import_module("cupy")
-        capacity = _pairs_of_threads(min(max(8 * kept, _LEAST_ROOM), slots))
+        capacity = _pairs_of_threads(min(max(32 * kept, _LEAST_ROOM), slots))
         floors = cupy.empty((rows, 2), dtype=np.uint32)
         survivors = cls(cupy.empty((rows, capacity), dtype=np.uint64), cupy.zeros((3, rows), dtype=np.uint32), floors)
         survivors.forget()

@@ -109,10 +109,11 @@ def select_long_lists() -> None:
     draw = KEY.generator()
     query, keys = (cupy.asarray(draw.standard_normal((1, 2, *n, 16)).astype(np.float32)) for n in ((), (12_000,)))
     cache = Socket.as_released().prepare(keys, keys, key=KEY, backend=CupyBackend())
-    plan = DecodePlan(cache, num_qo_heads=2, budget=Budget(tokens=500, sink=3, window=5))
-    for floor in (None, 0, 2**31 + 2**29):
-        if floor is not None:
-            plan.survivors.floors[:, 0] = floor
+    plan = DecodePlan(cache, num_qo_heads=2, budget=Budget(tokens=100, sink=3, window=5))
+    plan.run(query)
+    for reached in (5000, 12_000):
+        floor = cupy.sort(plan.totals[0, :, :12_000], axis=1)[:, -reached].copy()
+        plan.survivors.floors[:, 0] = floor.view(np.uint32) | np.uint32(2**31)
         plan.run(query)
 
 
