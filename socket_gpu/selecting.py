@@ -31,7 +31,7 @@ class Survivors:
 
     @classmethod
     def empty(cls, rows: int, kept: int, slots: int) -> Survivors:
-        """Room for 32 tokens a kept one and for 8192 at least, or for all: as far as a text's thresholds move in a step."""
+        """Room for 32 tokens a kept one, as far as a text's thresholds move, and for 8192 at least, or for all."""
         cupy = import_module("cupy")
         capacity = _pairs_of_threads(min(max(32 * kept, _LEAST_ROOM), slots))
         floors = cupy.empty((rows, 2), dtype=np.uint32)
