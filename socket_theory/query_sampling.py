@@ -6,34 +6,44 @@ q^_i = sign(q_i) max|q| hits_i / B. A key feature that never fires is not read.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from socket_theory.value_sampling import Float, Int, shifted_floor
+from socket_theory.checks import require_count, require_finite
+from socket_theory.value_sampling import Float, Int, require_uniforms, shifted_floor
 
 QuerySampler = Literal["stratified", "iid"]
 
 
+def require_query_sampler(name: str, value: QuerySampler) -> QuerySampler:
+    """`value` if it is a QuerySampler, else ValueError."""
+    if value not in get_args(QuerySampler):
+        raise ValueError(f"{name}={value!r} is unknown: pass one of {', '.join(get_args(QuerySampler))}.")
+    return value
+
+
 def firing_probabilities(magnitudes: Float) -> Float:
     """|q_i| / max|q|: [..., D] -> [..., D], zero for a zero query. No smaller divisor is unbiased, it clips."""
+    require_finite("magnitudes", magnitudes)
     largest = np.max(np.abs(magnitudes), axis=-1, keepdims=True)
     return np.asarray(np.abs(magnitudes) / np.where(largest > 0, largest, 1))
 
 
 def iid_hits(probabilities: Float, points: Float) -> Int:
     """Binomial(B, pi_i), independent over features: [..., D], points [..., B, D] -> [..., D]."""
-    return np.asarray((points < probabilities[..., None, :]).sum(axis=-2))
+    return np.asarray((require_uniforms("points", points) < probabilities[..., None, :]).sum(axis=-2))
 
 
 def stratified_hits(probabilities: Float, num_vectors: int, points: Float) -> Int:
     """floor(B pi_i) + Bernoulli(frac(B pi_i)): pi_i against one uniform in each of B strata. All [..., D]."""
-    return shifted_floor(num_vectors * probabilities, points)
+    return shifted_floor(require_count("num_vectors", num_vectors) * probabilities, require_uniforms("points", points))
 
 
 def sampled_query(query: Float, hits: Int, num_vectors: int) -> Float:
     """q^ = sign(q) max|q| hits / B, unbiased for q. Shapes: query [..., D], hits [..., D] -> [..., D]. Source: N11."""
-    return np.asarray(np.sign(query) * np.max(np.abs(query), axis=-1, keepdims=True) * hits / num_vectors)
+    largest = np.max(np.abs(query), axis=-1, keepdims=True)
+    return np.asarray(np.sign(query) * largest * hits / require_count("num_vectors", num_vectors))
 
 
 def group_magnitudes(queries: Float) -> Float:
@@ -50,12 +60,12 @@ def shared_sampled_queries(queries: Float, hits: Int, num_vectors: int) -> Float
 
 def query_variance(query: Float, num_vectors: int, sampler: QuerySampler) -> Float:
     """Var q^_i [..., D]: |q_i| (max|q| - |q_i|) / B iid, (max|q|/B)^2 f (1 - f) stratified, f = frac(B pi_i). N11."""
-    largest = np.max(np.abs(query), axis=-1, keepdims=True)
+    largest, vectors = np.max(np.abs(query), axis=-1, keepdims=True), require_count("num_vectors", num_vectors)
     fraction = firing_probabilities(query)
-    if sampler == "iid":
-        return np.asarray(largest**2 * fraction * (1 - fraction) / num_vectors)
-    fraction = num_vectors * fraction % 1
-    return np.asarray((largest / num_vectors) ** 2 * fraction * (1 - fraction))
+    if require_query_sampler("sampler", sampler) == "iid":
+        return np.asarray(largest**2 * fraction * (1 - fraction) / vectors)
+    fraction = vectors * fraction % 1
+    return np.asarray((largest / vectors) ** 2 * fraction * (1 - fraction))
 
 
 def shared_query_variance(queries: Float, num_vectors: int, sampler: QuerySampler) -> Float:
@@ -67,9 +77,12 @@ def shared_query_variance(queries: Float, num_vectors: int, sampler: QuerySample
 
 def features_read(probabilities: Float, num_vectors: int, sampler: QuerySampler) -> Float:
     """The probability that a key feature is read: 1 - (1 - pi_i)^B iid, min(1, B pi_i) stratified. Source: N11."""
-    if sampler == "iid":
-        return np.asarray(1 - (1 - probabilities) ** num_vectors)
-    return np.minimum(1.0, num_vectors * probabilities)
+    vectors = require_count("num_vectors", num_vectors)
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("probabilities has an entry outside [0, 1]: pass those of firing_probabilities.")
+    if require_query_sampler("sampler", sampler) == "iid":
+        return np.asarray(1 - (1 - probabilities) ** vectors)
+    return np.minimum(1.0, vectors * probabilities)
 
 
 def score_covariance(keys: Float, variance: Float, sm_scale: float) -> Float:

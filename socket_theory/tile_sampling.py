@@ -8,31 +8,49 @@ sum c_j v_j / S, their mean is sum_t (k_t/S) mu_t, which is biased unless k_t = 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from socket_theory.value_sampling import Float, Int, counts_of_edges, require_law, split_tiles
+from socket_theory.checks import require_count
+from socket_theory.value_sampling import Float, Int, counts_of_edges, require_law, require_uniforms, split_tiles
+
+_ROUNDING = 1e-9
 
 
 def tile_masses(weights: Float, tile_len: int) -> Float:
-    """w_t: weights [N] -> [T], adding up to 1. Raises ValueError as `value_sampling.require_law`."""
+    """w_t: weights [N] -> [T], adding up to 1. Raises as `value_sampling.require_law`."""
     masses = split_tiles(require_law(weights), tile_len).sum(axis=1)
     return np.asarray(masses / masses.sum())
 
 
+def require_budgets(budgets: ArrayLike, num_tiles: int) -> Int:
+    """`budgets` if they are integers of at least 0, one for each of `num_tiles` tiles, else ValueError."""
+    array = np.asarray(budgets)
+    if array.dtype.kind not in "iu" or array.ndim == 0 or array.shape[-1] != num_tiles or (array < 0).any():
+        raise ValueError(
+            f"budgets of shape {array.shape} and dtype {array.dtype} were given for {num_tiles} tiles: "
+            "pass an integer of at least 0 for each."
+        )
+    return array
+
+
 def flash_budgets(num_tiles: int, num_samples: int) -> Int:
     """max(1, floor(S/T)) for every tile, so the number of draws is a multiple of T and not S."""
-    return np.full(num_tiles, max(1, num_samples // num_tiles))
+    tiles, samples = require_count("num_tiles", num_tiles), require_count("num_samples", num_samples)
+    return np.full(tiles, max(1, samples // tiles))
 
 
 def largest_remainder(masses: Float, num_samples: int) -> Int:
     """floor(S w_t), and one more for the largest fractions until they add up to S; a tie goes to the later tile. N10.
 
-    Shapes: masses [T], adding up to 1 -> [T].
+    Shapes: masses [T] -> [T]. Raises as `value_sampling.require_law`, and ValueError if they do not add up to 1.
     """
-    quotas = num_samples * masses
+    shares, samples = require_law(masses, "masses"), require_count("num_samples", num_samples)
+    if abs(shares.sum() - 1) > _ROUNDING:
+        raise ValueError(f"masses add up to {shares.sum():.6g}: pass masses that add up to 1, as tile_masses gives.")
+    quotas = samples * shares
     budgets = np.floor(quotas).astype(np.int64)
     ascending = np.argsort(quotas - budgets, kind="stable")
-    budgets[ascending[len(masses) - (num_samples - budgets.sum()) :]] += 1
+    budgets[ascending[len(shares) - (samples - budgets.sum()) :]] += 1
     return budgets
 
 
@@ -44,15 +62,22 @@ def floor_one_budgets(masses: Float, num_samples: int) -> Int:
 def tiled_counts(weights: Float, tile_len: int, budgets: Int, offsets: Float) -> Int:
     """Systematic counts inside each tile, at its own offset; tiles of mass 0 draw nothing.
 
-    Shapes: weights [N], budgets [..., T] and offsets [..., T] -> [..., N].
+    Shapes: weights [N], budgets [..., T] and offsets [..., T] -> [..., N]. Raises ValueError for any other.
     """
-    total = np.cumsum(split_tiles(weights, tile_len), axis=1)
+    law = require_law(weights)
+    total = np.cumsum(split_tiles(law, tile_len), axis=1)
+    spent, points = require_budgets(budgets, len(total)), require_uniforms("offsets", offsets)
+    if points.shape[-1:] != (len(total),):
+        raise ValueError(f"offsets of shape {points.shape} were given for {len(total)} tiles: pass one for each.")
     inside = total / np.where(total[:, -1:] > 0, total[:, -1:], 1)
-    counts = counts_of_edges(budgets[..., None] * inside, offsets)
-    return counts.reshape(*counts.shape[:-2], -1)[..., : len(weights)]
+    counts = counts_of_edges(spent[..., None] * inside, points)
+    return counts.reshape(*counts.shape[:-2], -1)[..., : len(law)]
 
 
 def merge_by_mass(counts: NDArray[np.number], weights: Float, tile_len: int, budgets: Int) -> Float:
     """The weight w_t c_j / k_t of each row: counts [..., N] -> [..., N]; the merge of flash and of floor one."""
-    factors = tile_masses(weights, tile_len) / np.maximum(budgets, 1)
+    if counts.shape[-1:] != (len(weights),):
+        raise ValueError(f"counts of shape {counts.shape} were given for {len(weights)} weights: pass one for each.")
+    masses = tile_masses(weights, tile_len)
+    factors = masses / np.maximum(require_budgets(budgets, len(masses)), 1)
     return np.asarray(counts * np.repeat(factors, tile_len, axis=-1)[..., : len(weights)])

@@ -7,38 +7,59 @@ uniforms on [0, 1). A token of weight zero is never drawn, and the counts add up
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from socket_theory.bit_law import require_numbers
+from socket_theory.checks import require_count
 from socket_theory.sampling import draw_tokens
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 
-def require_law(weights: Float) -> Float:
-    """`weights` if they are [N], finite, at least 0 and not all 0, else ValueError."""
-    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+def require_law(weights: ArrayLike, name: str = "weights") -> Float:
+    """`weights` as float64 if they are [N], at least 0 and of a finite sum above 0, else TypeError or ValueError."""
+    law = require_numbers(name, weights)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = law.sum()
+    if law.ndim != 1 or not 0 < total < np.inf or law.min() < 0:
         raise ValueError(
-            f"weights of shape {weights.shape} were given: pass [N] finite numbers of at least 0, one of them above 0."
+            f"{name} of shape {law.shape} were given: pass [N] numbers of at least 0 whose sum is finite and above 0."
         )
-    return weights
+    return law
+
+
+def probabilities(weights: ArrayLike) -> Float:
+    """p = weights / sum(weights), [N] -> [N]. Raises as `require_law`."""
+    law = require_law(weights)
+    return np.asarray(law / law.sum())
+
+
+def require_uniforms(name: str, value: ArrayLike) -> Float:
+    """`value` as float64 if all of it is in [0, 1), else TypeError or ValueError."""
+    array = require_numbers(name, value)
+    if not ((array >= 0) & (array < 1)).all():
+        raise ValueError(f"{name} has an entry outside [0, 1): pass uniforms, as rng.uniform gives them.")
+    return array
 
 
 def iid_counts(weights: Float, points: Float) -> Int:
     """Multinomial counts of S draws with replacement at independent uniforms. Source: N2, N3.
 
-    Shapes: weights [N], points [..., S] -> [..., N]. Raises ValueError as `require_law`.
+    Shapes: weights [N], points [..., S] -> [..., N]. Raises as `require_law` and `require_uniforms`.
     """
-    return _tally(draw_tokens(require_law(weights), points), len(weights))
+    law = require_law(weights)
+    return _tally(draw_tokens(law, _require_draws(points)), len(law))
 
 
 def stratified_counts(weights: Float, points: Float) -> Int:
     """Counts of one draw in each of S equal strata of probability, at independent uniforms. Source: N2, N4.
 
-    Shapes: weights [N], points [..., S] -> [..., N]. Raises ValueError as `require_law`.
+    Shapes: weights [N], points [..., S] -> [..., N]. Raises as `require_law` and `require_uniforms`.
     """
-    samples = points.shape[-1]
-    return iid_counts(weights, (np.arange(samples) + points) / samples)
+    law, inside = require_law(weights), _require_draws(points)
+    samples = inside.shape[-1]
+    return _tally(draw_tokens(law, (np.arange(samples) + inside) / samples), len(law))
 
 
 def systematic_counts(weights: Float, num_samples: int, offsets: Float, tile_len: int | None = None) -> Int:
@@ -47,10 +68,11 @@ def systematic_counts(weights: Float, num_samples: int, offsets: Float, tile_len
     With `tile_len` the phase S F is carried from tile to tile, as a kernel does that scans tile masses first: the same
     counts for every tile length, but where a + S F_j is within rounding of an integer. Source: N1, N2, N5, N9.
 
-    Shapes: weights [N], offsets [...] -> [..., N]. Raises ValueError as `require_law`.
+    Shapes: weights [N], offsets [...] -> [..., N]. Raises as `require_law`, `require_uniforms` and `require_count`.
     """
-    total = carried_cumsum(require_law(weights), len(weights) if tile_len is None else tile_len)
-    return counts_of_edges(num_samples * (total / total[-1]), offsets)
+    law, samples = require_law(weights), require_count("num_samples", num_samples)
+    total = carried_cumsum(law, len(law) if tile_len is None else tile_len)
+    return counts_of_edges(samples * (total / total[-1]), require_uniforms("offsets", offsets))
 
 
 def carried_cumsum(weights: Float, tile_len: int) -> Float:
@@ -62,7 +84,7 @@ def carried_cumsum(weights: Float, tile_len: int) -> Float:
 
 def split_tiles(weights: Float, tile_len: int) -> Float:
     """[N] -> [T, tile_len], the last tile padded with zeros."""
-    num_tiles = -(-len(weights) // tile_len)
+    num_tiles = -(-len(weights) // require_count("tile_len", tile_len))
     padded = np.zeros(num_tiles * tile_len)
     padded[: len(weights)] = weights
     return padded.reshape(num_tiles, tile_len)
@@ -77,6 +99,13 @@ def shifted_floor(x: Float, offsets: Float) -> Int:
     """floor(a + x) for a in [0, 1) without rounding the sum, so an offset just below 1 adds nothing to an integer x."""
     whole = np.floor(x)
     return (whole + (x - whole >= 1 - offsets)).astype(np.int64)
+
+
+def _require_draws(points: ArrayLike) -> Float:
+    array = require_uniforms("points", points)
+    if array.ndim == 0 or array.shape[-1] == 0:
+        raise ValueError(f"points of shape {array.shape} were given: pass [..., S], one uniform a draw.")
+    return array
 
 
 def _tally(drawn: Int, num_tokens: int) -> Int:

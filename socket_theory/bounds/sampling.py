@@ -35,7 +35,7 @@ class SamplingSpread:
         return round_up(terms, "epsilon", epsilon)
 
     def bernstein_samples(self, epsilon: float, delta: float) -> int:
-        """The smallest M with `bernstein` <= epsilon."""
+        """The smallest M with `bernstein` <= epsilon, for a spread that does not depend on M."""
         terms = bernstein_terms(positive_number("epsilon", epsilon), delta, self.variance, self.radius)
         return round_up(terms, "epsilon", epsilon)
 

@@ -5,8 +5,10 @@ draws with count S, for tiles with offsets of their own with count 1, and not fo
 decides all counts: those have `koksma_radius`, Chebyshev with `systematic_covariance`, and the exact `systematic_law`.
 The radius is a distance from the mean; the largest |v_j| in its place is no bound.
 
-Every inequality is dimension-free (Pinelis 1994). A spread gives `bernstein(delta, count)`, its exact inversion, and
-`bernstein_samples(epsilon, delta)`; `plain_spread(weights, values)` is that of iid draws.
+Every inequality is dimension-free (Pinelis 1994). A spread gives `bernstein(delta, count)`, the exact inversion of B.1;
+`plain_spread(weights, values)` is that of iid draws, and `bernstein_samples(epsilon, delta)` of it the S they need.
+The spreads of strata, flash and prop are made for one S and change with it, so `bernstein_samples` of them is no S: try
+S until the spread made for it has `bernstein(delta, S)`, with tiles `bernstein(delta, 1)`, at most epsilon.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from socket_theory.bounds.arguments import (
     Float,
@@ -23,7 +25,6 @@ from socket_theory.bounds.arguments import (
     require_nonnegative,
     require_rows,
 )
-from socket_theory.bounds.concentration import bernstein_failure
 from socket_theory.bounds.sampling import SamplingSpread
 from socket_theory.checks import require_count
 from socket_theory.tile_sampling import flash_budgets, largest_remainder, tile_masses
@@ -32,15 +33,26 @@ from socket_theory.value_sampling_moments import stratum_laws, tile_means, tiled
 
 
 def sampling_failure(deviation: ArrayLike, num_samples: int, spread: SamplingSpread) -> Float:
-    """B.1: P(|m^ - mu| >= t) <= 2 exp(-S t^2 / (2 (v + L t/3))), capped at 1. Source: N13."""
-    return bernstein_failure(deviation, num_samples, spread.variance, spread.radius)
+    """B.1: P(|m^ - mu| >= t) <= 2 exp(-S t^2 / (2 (v + L t/3))), capped at 1. Source: N13.
+
+    Without any spread, as for a one-hot law, it is 1 at t = 0 and else 0.
+    """
+    t, samples = require_nonnegative("deviation", deviation), require_count("num_samples", num_samples)
+    scale = 2 * (spread.variance + spread.radius * t / 3)
+    exponent = np.divide(samples * t * t, scale, out=np.where(t > 0, np.inf, 0.0), where=scale > 0)
+    return np.asarray(np.minimum(1.0, 2 * np.exp(-exponent)))
 
 
 def bennett_failure(deviation: ArrayLike, num_samples: int, spread: SamplingSpread) -> Float:
-    """2 exp(-(S v/L^2) H(L t/v)), H(x) = (1+x) ln(1+x) - x, capped at 1: never above B.1. Needs v > 0. Source: N13."""
-    t, v = require_nonnegative("deviation", deviation), require_above_zero("variance", spread.variance)
-    ratio = spread.radius * t / v
-    height = require_count("num_samples", num_samples) * v / require_above_zero("radius", spread.radius) ** 2
+    """2 exp(-(S v/L^2) H(L t/v)), H(x) = (1+x) ln(1+x) - x, capped at 1: never above B.1. Source: N13.
+
+    Without variance it is 1 at t = 0 and else 0.
+    """
+    t, samples = require_nonnegative("deviation", deviation), require_count("num_samples", num_samples)
+    if spread.variance == 0:
+        return np.where(t > 0, 0.0, 1.0)
+    ratio = spread.radius * t / spread.variance
+    height = samples * spread.variance / require_above_zero("radius", spread.radius) ** 2
     return np.asarray(np.minimum(1.0, 2 * np.exp(-height * ((1 + ratio) * np.log1p(ratio) - ratio))))
 
 
@@ -55,10 +67,12 @@ def stratified_spread(weights: Float, values: Float, num_samples: int) -> Sampli
 
     For `num_samples` draws; never above `plain_spread` in variance. Shapes: weights [N], values [N, E].
     """
-    values = require_rows("values", values, len(weights))
-    laws = stratum_laws(weights, require_count("num_samples", num_samples))
-    squares = ((values - (laws @ values)[:, None]) ** 2).sum(axis=-1)
-    return SamplingSpread(float(np.sqrt(squares[laws > 0].max())), float((laws * squares).sum() / num_samples))
+    rows, laws = require_rows("values", values, len(weights)), stratum_laws(weights, num_samples)
+    radius = variance = 0.0
+    for law, drawn in zip(laws, _overlapping(laws), strict=True):
+        squares = ((rows[drawn] - law @ rows) ** 2).sum(axis=-1)
+        radius, variance = max(radius, float(np.sqrt(squares.max()))), variance + float(law[drawn] @ squares)
+    return SamplingSpread(radius, variance / num_samples)
 
 
 def flash_spread(weights: Float, values: Float, num_samples: int, tile_len: int) -> SamplingSpread:
@@ -93,6 +107,15 @@ def koksma_radius(values: Float, num_samples: int) -> float:
     """
     steps = np.diff(require_rows("values", values), axis=0)
     return float(np.sqrt((steps * steps).sum(axis=-1)).sum() / require_count("num_samples", num_samples))
+
+
+def _overlapping(laws: Float) -> NDArray[np.bool_]:
+    """Whether a token meets a stratum, [S, N], but for a sliver that the rounding of an edge can make.
+
+    A token whose part is most of it meets the stratum however small it is.
+    """
+    sliver = laws.size * np.finfo(float).eps
+    return np.asarray(laws > np.minimum(sliver, laws.sum(axis=0) / 2))
 
 
 def _tiled_spread(weights: Float, values: Float, tile_len: int, budgets: Int, shares: Float) -> SamplingSpread:

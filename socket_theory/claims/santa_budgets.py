@@ -13,47 +13,49 @@ from socket_theory.claims.santa_problems import (
     ROUNDING,
     Float,
     Problem,
+    drawn_rows,
     largest_gap,
     mildest,
     one_uniform,
     problems,
 )
 from socket_theory.claims.santa_tiles import TILE, tile_places
+from socket_theory.estimators.santa import Santa
 from socket_theory.tile_sampling import largest_remainder, merge_by_mass, tile_masses, tiled_counts
 from socket_theory.value_sampling import Int
 from socket_theory.value_sampling_moments import prop_bias
 
 Budgets = Callable[[Float, int], Int]
-Merge = Callable[[Problem, Int, Int], Float]
+Rows = Callable[[Problem, Int, Float], Float]
 Predicted = Callable[[Float, Float, int, int], Float]
 
 
-def _over_samples(problem: Problem, counts: Int, budgets: Int) -> Float:
-    return np.asarray(counts / problem.samples)
+def _over_samples(problem: Problem, budgets: Int, points: Float) -> Float:
+    return drawn_rows(Santa(problem.samples, "biased_prop", TILE), problem.weights, points)
 
 
-def _empty_dropped(problem: Problem, counts: Int, budgets: Int) -> Float:
+def _empty_dropped(problem: Problem, budgets: Int, points: Float) -> Float:
+    counts = tiled_counts(problem.weights, TILE, budgets, points)
     return merge_by_mass(counts, problem.weights, TILE, budgets)
 
 
-def _empty_dropped_renormalised(problem: Problem, counts: Int, budgets: Int) -> Float:
-    merged = _empty_dropped(problem, counts, budgets)
+def _empty_dropped_renormalised(problem: Problem, budgets: Int, points: Float) -> Float:
+    merged = _empty_dropped(problem, budgets, points)
     return np.asarray(merged / merged.sum(axis=-1, keepdims=True))
 
 
-def _prop_mean(problem: Problem, merge: Merge) -> Float:
+def _prop_mean(problem: Problem, rows: Rows) -> Float:
     """E m^, by cells of the offset."""
     budgets = largest_remainder(tile_masses(problem.weights, TILE), problem.samples)
     points, probability = one_uniform(tile_places(problem.weights, TILE, budgets), len(budgets))
-    rows = merge(problem, tiled_counts(problem.weights, TILE, budgets, points), budgets)
-    return np.asarray(probability @ rows @ problem.values)
+    return np.asarray(probability @ rows(problem, budgets, points) @ problem.values)
 
 
-def _bias(context: Context, merge: Merge, predicted: Predicted) -> Measurement:
+def _bias(context: Context, rows: Rows, predicted: Predicted) -> Measurement:
     parts = []
     for problem in problems(context):
         bias = predicted(problem.weights, problem.values, problem.samples, TILE)
-        parts.append(largest_gap(_prop_mean(problem, merge), problem.law @ problem.values + bias))
+        parts.append(largest_gap(_prop_mean(problem, rows), problem.law @ problem.values + bias))
     return combine(*parts)
 
 
@@ -73,8 +75,8 @@ def _no_bias(weights: Float, values: Float, samples: int, tile_len: int) -> Floa
 
 
 def _bias_control(context: Context) -> Measurement:
-    merges = (_over_samples, _empty_dropped, _empty_dropped_renormalised)
-    return mildest(*(_bias(context, merge, _no_bias) for merge in merges))
+    wrong = (_over_samples, _empty_dropped, _empty_dropped_renormalised)
+    return mildest(*(_bias(context, rows, _no_bias) for rows in wrong))
 
 
 def _rounding_bounds(masses: Float, means: Float, samples: int, factor: float) -> Measurement:

@@ -1,4 +1,7 @@
-"""Laws, values and uniforms the SANTA claims share, and how to enumerate what a sampler does with its uniforms."""
+"""Laws, values and uniforms the SANTA claims share, and how to enumerate what a sampler does with its uniforms.
+
+A claim about a sampler is checked on `Santa.row_weights`, which the estimator calls (`drawn_rows`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from socket_theory.claims.engine import Context, Measurement
+from socket_theory.estimators.santa import Santa
 
 Float = NDArray[np.float64]
 ROUNDING = 1e-12
@@ -31,7 +35,8 @@ class Problem:
     @property
     def edges(self) -> Float:
         """S F_j inside (0, S): where draws pass from one token to the next, [N - 1]."""
-        return np.asarray(self.samples * (np.cumsum(self.weights)[:-1] / self.weights.sum()))
+        total = np.cumsum(self.weights)
+        return np.asarray(self.samples * (total[:-1] / total[-1]))
 
 
 def softmax_weights(rng: np.random.Generator, tokens: int, spread: float = 2.0) -> Float:
@@ -43,6 +48,15 @@ def softmax_weights(rng: np.random.Generator, tokens: int, spread: float = 2.0) 
 def small_problem(rng: np.random.Generator) -> Problem:
     """Five tokens and four samples, few enough to enumerate every outcome."""
     return Problem(softmax_weights(rng, 5, 1.0), rng.standard_normal((5, 2)), 4)
+
+
+def tiny_problems(rng: np.random.Generator) -> tuple[Problem, ...]:
+    """The small one; more samples than tokens; masked tokens; ties; one certain token: all few enough to enumerate."""
+    masked = softmax_weights(rng, 5, 1.0)
+    masked[[0, 3]] = 0
+    laws = [(softmax_weights(rng, 3, 1.0), 6), (masked, 4), (np.ones(3), 4), (np.array([0, 0, 0.3, 0]), 4)]
+    drawn = (Problem(weights, rng.standard_normal((len(weights), 2)), samples) for weights, samples in laws)
+    return (small_problem(rng), *drawn)
 
 
 def problems(context: Context) -> tuple[Problem, ...]:
@@ -64,7 +78,7 @@ def alternating(samples: int) -> Problem:
 def cells(places: ArrayLike) -> tuple[Float, Float]:
     """Middles and lengths of the pieces into which `places` in [0, 1] cut the unit interval."""
     borders = np.unique(np.concatenate([[0.0], np.ravel(places), [1.0]]))
-    return (borders[1:] + borders[:-1]) / 2, np.diff(borders)
+    return np.minimum((borders[1:] + borders[:-1]) / 2, np.nextafter(1.0, 0.0)), np.diff(borders)
 
 
 def independent_uniforms(places: Sequence[ArrayLike]) -> tuple[Float, Float]:
@@ -80,6 +94,18 @@ def one_uniform(places: ArrayLike, copies: int) -> tuple[Float, Float]:
     """
     middles, lengths = cells(places)
     return np.repeat(middles[:, None], copies, axis=1), lengths
+
+
+def drawn_rows(method: Santa, weights: Float, points: Float) -> Float:
+    """What the estimator multiplies each row by at uniforms [M, K]: [M, N]."""
+    return np.stack([method.row_weights(weights, uniforms) for uniforms in points])
+
+
+def gauss_in_strata(strata: int, nodes: int) -> tuple[Float, Float]:
+    """A rule for the mean over [0, 1) of what is smooth inside each of so many equal strata: points, weights."""
+    places, shares = np.polynomial.legendre.leggauss(nodes)
+    points = (np.arange(strata)[:, None] + (places + 1) / 2) / strata
+    return points.ravel(), np.tile(shares, strata) / (2 * strata)
 
 
 def covariance(probability: Float, outputs: Float) -> Float:

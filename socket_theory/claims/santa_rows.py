@@ -20,38 +20,38 @@ from socket_theory.claims.santa_problems import (
     Float,
     Problem,
     alternating,
+    drawn_rows,
     independent_uniforms,
     largest_gap,
     mildest,
     problems,
     small_problem,
+    tiny_problems,
 )
 from socket_theory.claims.stats import bennett_radius
-from socket_theory.estimators.santa import Santa
-from socket_theory.value_sampling import Int, iid_counts, stratified_counts
+from socket_theory.estimators.santa import Santa, ValueSampler
 from socket_theory.value_sampling_moments import systematic_law
 
 Inclusion = Callable[[Float, int], Float]
-HEADS, HEAD_DIM, KV_LEN, SAMPLES = 2, 4, 24, 12
+HEADS, HEAD_DIM, KV_LEN, SAMPLES = 3, 4, 36, 12
 
 
-def _read(probability: Float, counts: Int) -> Float:
-    return np.asarray(probability @ (counts > 0))
+def _enumerated(problem: Problem, sampler: ValueSampler, places: Float, form: Inclusion) -> Measurement:
+    """The probability that a row is drawn, over all outcomes of S uniforms, each cut at `places`."""
+    points, probability = independent_uniforms([places] * problem.samples)
+    read = drawn_rows(Santa(problem.samples, sampler), problem.weights, points) > 0
+    return largest_gap(probability @ read, form(problem.weights, problem.samples))
 
 
 def _inclusion(context: Context, systematic: Inclusion) -> Measurement:
-    """The exact probability that a row is drawn, by enumeration of uniforms or of cells."""
-    small = small_problem(context.generator())
-    points, probability = independent_uniforms([small.edges / small.samples] * small.samples)
-    rows = _read(probability, iid_counts(small.weights, points))
-    parts = [largest_gap(rows, iid_inclusion(small.weights, small.samples))]
-    points, probability = independent_uniforms([small.edges % 1] * small.samples)
-    rows = _read(probability, stratified_counts(small.weights, points))
-    parts.append(largest_gap(rows, stratified_inclusion(small.weights, small.samples)))
+    """By enumeration of uniforms or of cells."""
+    parts = []
+    for tiny in tiny_problems(context.generator()):
+        parts.append(_enumerated(tiny, "iid", tiny.edges / tiny.samples, iid_inclusion))
+        parts.append(_enumerated(tiny, "stratified", tiny.edges % 1, stratified_inclusion))
     for problem in problems(context):
         law = systematic_law(problem.weights, problem.samples)
-        rows = _read(law.probability, law.counts)
-        parts.append(largest_gap(rows, systematic(problem.weights, problem.samples)))
+        parts.append(largest_gap(law.probability @ (law.counts > 0), systematic(problem.weights, problem.samples)))
     return combine(*parts)
 
 
@@ -81,7 +81,7 @@ def _row_order(context: Context, reverse: bool) -> Measurement:
 
 
 def _group(context: Context) -> tuple[Float, Float, Float, Float]:
-    """Two query heads that share keys, with the keys, the values and both laws p."""
+    """Query heads that share keys, with the keys, the values and the laws p."""
     rng = context.generator()
     keys, values = rng.standard_normal((2, KV_LEN, HEAD_DIM))
     query = 2 * rng.standard_normal((HEADS, HEAD_DIM))
@@ -90,10 +90,13 @@ def _group(context: Context) -> tuple[Float, Float, Float, Float]:
 
 
 def _union(laws: Float) -> tuple[Float, Float]:
-    """The exact law of the number of rows that two independent heads read: values [M], probabilities [M]."""
-    first, second = (systematic_law(law, SAMPLES) for law in laws)
-    rows = ((first.counts > 0)[:, None] | (second.counts > 0)).sum(axis=-1)
-    return rows.ravel().astype(float), np.outer(first.probability, second.probability).ravel()
+    """The exact law of the number of rows that independent heads read: values [M], probabilities [M]."""
+    read, probability = np.zeros((1, laws.shape[1]), dtype=bool), np.ones(1)
+    for law in laws:
+        head = systematic_law(law, SAMPLES)
+        read = (read[:, None] | (head.counts > 0)).reshape(-1, laws.shape[1])
+        probability = np.outer(probability, head.probability).ravel()
+    return read.sum(axis=1).astype(float), probability
 
 
 def _inclusion_by_head(laws: Float) -> Float:
@@ -115,7 +118,7 @@ def _all_draws(laws: Float) -> float:
 def _bytes(context: Context, rows: Callable[[Float], float], key_share: float) -> Measurement:
     """What the estimator counted in one call with many sequences alike, on average, against the model."""
     query, keys, values, laws = _group(context)
-    batch, method, shape = context.samples(400), Santa(SAMPLES), DecodeShape(KV_LEN, HEADS, 1, HEAD_DIM, 8)
+    batch, method, shape = context.samples(250), Santa(SAMPLES), DecodeShape(KV_LEN, HEADS, 1, HEAD_DIM, 8)
     cache = method.prepare(*(np.broadcast_to(rows_, (batch, 1, KV_LEN, HEAD_DIM)) for rows_ in (keys, values)))
     counted = method.attend(np.broadcast_to(query, (batch, HEADS, HEAD_DIM)), cache, key=context.key).stats.bytes
     union, probability = _union(laws)

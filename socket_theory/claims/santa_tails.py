@@ -16,74 +16,27 @@ from socket_theory.bounds.santa import (
     sampling_failure,
     stratified_spread,
 )
-from socket_theory.claims.engine import Claim, Context, Measurement, combine, inequality
-from socket_theory.claims.santa_problems import ROUNDING, Float, Problem, alternating, mildest, softmax_weights
+from socket_theory.claims.engine import Claim, Context, Measurement, combine
+from socket_theory.claims.santa_problems import (
+    ROUNDING,
+    Float,
+    Problem,
+    alternating,
+    drawn_rows,
+    independent_uniforms,
+    largest_gap,
+    mildest,
+    softmax_weights,
+)
+from socket_theory.claims.santa_two_points import CENTRED, two_points
 from socket_theory.claims.stats import failure_rate, tightness
+from socket_theory.estimators.santa import Santa
 from socket_theory.tile_sampling import flash_budgets, largest_remainder, merge_by_mass, tile_masses, tiled_counts
 from socket_theory.value_sampling import iid_counts, stratified_counts, systematic_counts
 from socket_theory.value_sampling_moments import prop_bias
 
-Bound = Callable[[Float, int, SamplingSpread], Float]
 Draw = Callable[[Problem, np.random.Generator, int], Float]
 DELTA, TILE = 0.05, 4
-SMALLEST = 1e-200  # of the probabilities compared
-RARE = (1e-4, 1e-3, 0.02, 0.1, 0.3, 0.5)
-CENTRED = np.array([[0.5], [-0.5]])  # at distance 1 from each other, so nearly 1 from the mean of a rare one
-
-
-def _two_points(context: Context, bound: Bound) -> Measurement:
-    """P(|m^ - mu| >= t) of two rows, by the binomial, at every t that occurs and a bound below 1 says something about.
-
-    The tightness is that of the first pair.
-    """
-    parts = []
-    for samples, rare in ((64, 0.3), *((s, p) for s in (1, 8, 64, 512) for p in RARE)):
-        spread, law = plain_spread(np.array([rare, 1 - rare]), CENTRED), binom(samples, rare)
-        deviation = np.abs(np.arange(samples + 1) / samples - rare)
-        deviation = deviation[deviation > ROUNDING]
-        above = np.ceil(samples * (rare + deviation) - 1e-9) - 1
-        truth = law.sf(above) + law.cdf(np.floor(samples * (rare - deviation) + 1e-9))
-        promised = bound(deviation, samples, spread)
-        told = (promised < 1) & (truth > SMALLEST)
-        if told.any():
-            parts.append(inequality(truth[told], np.maximum(promised[told], SMALLEST)))
-    return combine(*parts)
-
-
-def _bennett_below_bernstein(context: Context) -> Measurement:
-    spreads = [plain_spread(np.array([rare, 1 - rare]), CENTRED) for rare in RARE]
-    t = np.linspace(0.2, 1, 50)
-    pairs = [(bennett_failure(t, 128, spread), sampling_failure(t, 128, spread)) for spread in spreads]
-    return combine(*(inequality(bennett, bernstein) for bennett, bernstein in pairs))
-
-
-def _without_linear_term(t: Float, samples: int, spread: SamplingSpread) -> Float:
-    return np.asarray(np.minimum(1, 2 * np.exp(-samples * t**2 / (2 * spread.variance))))
-
-
-def _one_sided(t: Float, samples: int, spread: SamplingSpread) -> Float:
-    return np.asarray(np.exp(-samples * t**2 / (2 * (spread.variance + spread.radius * t / 3))))
-
-
-def _samples_squared(t: Float, samples: int, spread: SamplingSpread) -> Float:
-    return sampling_failure(t, samples**2, spread)
-
-
-def _largest_norm(t: Float, samples: int, spread: SamplingSpread) -> Float:
-    return sampling_failure(t, samples, SamplingSpread(float(np.abs(CENTRED).max()), spread.variance))
-
-
-def _two_points_check(context: Context) -> Measurement:
-    return combine(
-        _two_points(context, sampling_failure),
-        _two_points(context, bennett_failure),
-        _bennett_below_bernstein(context),
-    )
-
-
-def _two_points_control(context: Context) -> Measurement:
-    wrong = (_without_linear_term, _one_sided, _samples_squared, _largest_norm)
-    return mildest(*(_two_points(context, bound) for bound in wrong))
 
 
 def _iid(problem: Problem, rng: np.random.Generator, trials: int) -> Float:
@@ -121,6 +74,47 @@ def _misses(
     return failure_rate(failures, trials, DELTA, context.level(), tightness(bound, errors, DELTA))
 
 
+def _pairs(rare: float, samples: int) -> tuple[Float, Float]:
+    """The two points over and over, each pair with the same mass: a stratum or a tile each, hit with probability p."""
+    return np.tile([rare, 1 - rare], samples), np.tile(CENTRED, (samples, 1))
+
+
+def _uneven_pairs(rare: float, samples: int) -> tuple[Float, Float]:
+    """2S pairs, of which S have 11/9 of the mass of the others, so that one draw is rounded to each of them."""
+    return np.tile(np.outer([1.1, 0.9], [rare, 1 - rare]).ravel(), samples), np.tile(CENTRED, (2 * samples, 1))
+
+
+def _strata_spread(rare: float, samples: int) -> tuple[SamplingSpread, int]:
+    return stratified_spread(*_pairs(rare, samples), samples), samples
+
+
+def _flash_spread(rare: float, samples: int) -> tuple[SamplingSpread, int]:
+    return flash_spread(*_pairs(rare, samples), samples, 2), 1
+
+
+def _prop_spread(rare: float, samples: int) -> tuple[SamplingSpread, int]:
+    return prop_spread(*_uneven_pairs(rare, samples), samples, 2), 1
+
+
+def _binomial_law() -> Measurement:
+    """The law of the share of the first point, over all outcomes of four draws of the estimator: the binomial."""
+    samples, rare, parts = 4, 0.3, []
+    strata, flash, prop = Santa(samples, "stratified"), Santa(samples, "flash", 2), Santa(samples, "biased_prop", 2)
+    cases = (strata, rare, _pairs), (flash, 1 - rare, _pairs), (prop, 1 - rare, _uneven_pairs)
+    for method, place, pairs in cases:
+        weights = pairs(rare, samples)[0]
+        points, probability = independent_uniforms([[place]] * method.num_uniforms(len(weights)))
+        hits = np.rint(samples * drawn_rows(method, weights, points)[:, ::2].sum(axis=1)).astype(int)
+        parts.append(largest_gap(np.bincount(hits, probability), binom(samples, rare).pmf(np.arange(samples + 1))))
+    return combine(*parts)
+
+
+def _extremal() -> Measurement:
+    """Both bounds where one draw in each stratum or tile makes the law binomial."""
+    spreads = (_strata_spread, _flash_spread, _prop_spread)
+    return combine(*(two_points(bound, spread) for spread in spreads for bound in (sampling_failure, bennett_failure)))
+
+
 def _draws(context: Context) -> Measurement:
     """iid draws, whose tightness is printed, strata, flash and prop, the last about its own mean; and flash's worst."""
     rng = context.generator()
@@ -135,6 +129,8 @@ def _draws(context: Context) -> Measurement:
         _misses(flash, problem, _flash, flash_spread(weights, values, samples, TILE), 1, output),
         _misses(prop, problem, _prop, prop_spread(weights, values, samples, TILE), 1, biased),
         _flash_on_alternating(worst_case, _flash),
+        _binomial_law(),
+        _extremal(),
     )
 
 
@@ -156,20 +152,9 @@ def _draws_control(context: Context) -> Measurement:
 
 CLAIMS = (
     Claim(
-        id="N13.two-points",
-        title="B.1 and Bennett's form, exactly",
-        statement="P(|m-hat - mu| >= t) <= 2 exp(-(S v/L^2) H(Lt/v)) <= 2 exp(-S t^2 / (2 (v + L t/3))) for the mean "
-        "m-hat of S iid draws, v = tr Sigma, L = max_j |v_j - mu|, H(x) = (1+x) ln(1+x) - x.",
-        source="Lee et al. 2026, B.1; Pinelis 1994",
-        kind="inequality",
-        wrong="no term L t/3; prefactor 1; S^2 for S; the largest |v_j| for L",
-        check=_two_points_check,
-        control=_two_points_control,
-    ),
-    Claim(
         id="N13.draws",
         title="B.1 for strata and tiles",
-        statement="The same tail holds for strata with the mean of their variances and the largest distance of a row "
+        statement="The same tails hold for strata with the mean of their variances and the largest distance of a row "
         "from the mean of a stratum it is in, and for tiles with offsets of their own, about the mean of their merge.",
         source="Pinelis 1994 for independent terms of different laws",
         kind="tail",

@@ -7,11 +7,12 @@ from functools import partial
 
 import numpy as np
 
-from socket_theory.claims.engine import Claim, Context, Measurement, combine, inequality
+from socket_theory.claims.engine import Claim, Context, Measurement, combine
 from socket_theory.claims.santa_problems import (
     Float,
     Problem,
     covariance,
+    drawn_rows,
     independent_uniforms,
     largest_gap,
     mildest,
@@ -19,6 +20,7 @@ from socket_theory.claims.santa_problems import (
     problems,
     softmax_weights,
 )
+from socket_theory.estimators.santa import Santa, ValueSampler
 from socket_theory.tile_sampling import (
     flash_budgets,
     floor_one_budgets,
@@ -28,10 +30,10 @@ from socket_theory.tile_sampling import (
     tiled_counts,
 )
 from socket_theory.value_sampling import Int, split_tiles
-from socket_theory.value_sampling_moments import systematic_law, tiled_covariance
+from socket_theory.value_sampling_moments import tiled_covariance
 
 Spend = Callable[[Float, int], Int]
-Merge = Callable[[Int, Problem, int, Int], Float]
+Rows = Callable[[Problem, Int, Float], Float]
 TILE = 7  # divides no number of tokens here
 
 
@@ -42,65 +44,77 @@ def tile_places(weights: Float, tile_len: int, budgets: Int) -> Float:
     return np.asarray(np.ceil(edges) - edges)
 
 
-def _equal(masses: Float, samples: int) -> Int:
+def equal_budgets(masses: Float, samples: int) -> Int:
     return flash_budgets(len(masses), samples)
 
 
-def _by_mass(counts: Int, problem: Problem, tile_len: int, budgets: Int) -> Float:
-    return merge_by_mass(counts, problem.weights, tile_len, budgets)
+def _flash(problem: Problem, budgets: Int, points: Float) -> Float:
+    return drawn_rows(Santa(problem.samples, "flash", TILE), problem.weights, points)
 
 
-def _all_tiles_alike(counts: Int, problem: Problem, tile_len: int, budgets: Int) -> Float:
-    return np.asarray(counts / budgets.sum())
+def _floor_one(problem: Problem, budgets: Int, points: Float) -> Float:
+    return drawn_rows(Santa(problem.samples, "floor_one", TILE), problem.weights, points)
 
 
-def _over_samples(counts: Int, problem: Problem, tile_len: int, budgets: Int) -> Float:
-    return np.asarray(_by_mass(counts, problem, tile_len, budgets) * (budgets.sum() / problem.samples))
+def _by_mass(problem: Problem, budgets: Int, points: Float) -> Float:
+    counts = tiled_counts(problem.weights, TILE, budgets, points)
+    return merge_by_mass(counts, problem.weights, TILE, budgets)
 
 
-def _own_maximum(counts: Int, problem: Problem, tile_len: int, budgets: Int) -> Float:
-    tiles = split_tiles(problem.weights, tile_len)
-    largest = np.repeat(tiles.max(axis=1), tile_len)[: len(problem.weights)]
-    masses = tile_masses(problem.weights / np.where(largest > 0, largest, 1), tile_len)
-    return np.asarray(counts * np.repeat(masses / budgets, tile_len)[: len(problem.weights)])
+def _all_tiles_alike(problem: Problem, budgets: Int, points: Float) -> Float:
+    return np.asarray(tiled_counts(problem.weights, TILE, budgets, points) / budgets.sum())
 
 
-def _mean(context: Context, spend: Spend, merge: Merge) -> Measurement:
+def _over_samples(problem: Problem, budgets: Int, points: Float) -> Float:
+    return np.asarray(_by_mass(problem, budgets, points) * (budgets.sum() / problem.samples))
+
+
+def _own_maximum(problem: Problem, budgets: Int, points: Float) -> Float:
+    largest = np.repeat(split_tiles(problem.weights, TILE).max(axis=1), TILE)[: len(problem.weights)]
+    masses = tile_masses(problem.weights / np.where(largest > 0, largest, 1), TILE)
+    counts = tiled_counts(problem.weights, TILE, budgets, points)
+    return np.asarray(counts * np.repeat(masses / budgets, TILE)[: len(problem.weights)])
+
+
+def _mean(context: Context, spend: Spend, rows: Rows) -> Measurement:
     """Largest gap between the mean weight of a row and p, by cells of the offset."""
     parts = []
     for problem in problems(context):
         budgets = spend(tile_masses(problem.weights, TILE), problem.samples)
         points, probability = one_uniform(tile_places(problem.weights, TILE, budgets), len(budgets))
-        counts = tiled_counts(problem.weights, TILE, budgets, points)
-        parts.append(largest_gap(probability @ merge(counts, problem, TILE, budgets), problem.law))
+        parts.append(largest_gap(probability @ rows(problem, budgets, points), problem.law))
     return combine(*parts)
 
 
 def _flash_mean_control(context: Context) -> Measurement:
-    return mildest(*(_mean(context, _equal, merge) for merge in (_all_tiles_alike, _over_samples, _own_maximum)))
+    return mildest(*(_mean(context, equal_budgets, rows) for rows in (_all_tiles_alike, _over_samples, _own_maximum)))
 
 
-def _flash_covariance(context: Context, shared_offset: bool) -> Measurement:
-    """Tiles of 3, 3 and 2 rows with 2 draws each: all outcomes of their offsets."""
-    rng = context.generator()
-    weights, values, budgets = softmax_weights(rng, 8), rng.standard_normal((8, 2)), flash_budgets(3, 7)
-    places = tile_places(weights, 3, budgets)
-    points, probability = one_uniform(places, 3) if shared_offset else independent_uniforms(list(places))
-    outputs = merge_by_mass(tiled_counts(weights, 3, budgets, points), weights, 3, budgets) @ values
-    masses = tile_masses(weights, 3)
-    return largest_gap(covariance(probability, outputs), tiled_covariance(weights, values, 3, budgets, masses))
+def _small_tiles(rng: np.random.Generator) -> tuple[Problem, ...]:
+    """Tiles of 3, 3 and 2 rows: few draws and more than rows, masked rows and a masked tile, ties, one certain row."""
+    masked, certain = softmax_weights(rng, 8), np.zeros(8)
+    masked[[1, 3, 4, 5]], certain[4] = 0, 0.3
+    laws = [(softmax_weights(rng, 8), 7), (softmax_weights(rng, 8), 20), (masked, 7), (np.ones(8), 5), (certain, 4)]
+    return tuple(Problem(weights, rng.standard_normal((8, 2)), samples) for weights, samples in laws)
 
 
-def _flash_rows(context: Context, independent: bool) -> Measurement:
-    """T against the fewest rows read at any offset; the control carries the phase through as many draws."""
-    parts = []
-    for problem in problems(context):
-        weights = problem.weights + 1e-6
-        budgets = flash_budgets(-(-len(weights) // TILE), problem.samples)
-        points, _ = one_uniform(tile_places(weights, TILE, budgets), len(budgets))
-        counts = tiled_counts(weights, TILE, budgets, points)
-        drawn = counts if independent else systematic_law(weights, int(budgets.sum())).counts
-        parts.append(inequality(len(budgets), np.count_nonzero(drawn, axis=-1).min()))
+def _covariance(context: Context, shared_offset: bool) -> Measurement:
+    """Of flash, floor one and prop, over all outcomes of the offsets of three tiles."""
+    parts, length = [], 3
+    for problem in _small_tiles(context.generator()):
+        masses = tile_masses(problem.weights, length)
+        rounded = largest_remainder(masses, problem.samples)
+        cases: tuple[tuple[ValueSampler, Int, Float], ...] = (
+            ("flash", flash_budgets(3, problem.samples), masses),
+            ("floor_one", floor_one_budgets(masses, problem.samples), masses),
+            ("biased_prop", rounded, rounded / problem.samples),
+        )
+        for sampler, budgets, shares in cases:
+            places = tile_places(problem.weights, length, budgets)
+            points, probability = one_uniform(places, 3) if shared_offset else independent_uniforms(list(places))
+            outputs = drawn_rows(Santa(problem.samples, sampler, length), problem.weights, points) @ problem.values
+            closed = tiled_covariance(problem.weights, problem.values, length, budgets, shares)
+            parts.append(largest_gap(covariance(probability, outputs), closed))
     return combine(*parts)
 
 
@@ -113,7 +127,7 @@ CLAIMS = (
         source="own proof",
         kind="identity",
         wrong="tiles merged by 1/T; S for the divisor k T; tile sums relative to their own maxima merged as they are",
-        check=partial(_mean, spend=_equal, merge=_by_mass),
+        check=partial(_mean, spend=equal_budgets, rows=_flash),
         control=_flash_mean_control,
     ),
     Claim(
@@ -124,27 +138,18 @@ CLAIMS = (
         source="own proof",
         kind="identity",
         wrong="the budgets not raised, so that some tiles have none",
-        check=partial(_mean, spend=floor_one_budgets, merge=_by_mass),
-        control=partial(_mean, spend=largest_remainder, merge=_by_mass),
+        check=partial(_mean, spend=floor_one_budgets, rows=_floor_one),
+        control=partial(_mean, spend=largest_remainder, rows=_by_mass),
     ),
     Claim(
         id="N7.covariance",
-        title="Covariance of flash",
-        statement="The covariance of flash is sum_t w_t^2 Cov_t, Cov_t that of the systematic average inside tile t.",
+        title="Covariance of tiles",
+        statement="The covariance of flash is sum_t w_t^2 Cov_t, Cov_t that of the systematic average inside tile t, "
+        "and so it is with budgets of at least one; merged as counts over S, S_t/S takes the place of w_t.",
         source="own proof",
         kind="identity",
         wrong="one offset for all tiles",
-        check=partial(_flash_covariance, shared_offset=False),
-        control=partial(_flash_covariance, shared_offset=True),
-    ),
-    Claim(
-        id="N7.rows",
-        title="Rows of flash",
-        statement="Every draw of flash reads at least one row of each tile of positive mass.",
-        source="own proof",
-        kind="inequality",
-        wrong="as many draws with the phase carried, which may skip a tile",
-        check=partial(_flash_rows, independent=True),
-        control=partial(_flash_rows, independent=False),
+        check=partial(_covariance, shared_offset=False),
+        control=partial(_covariance, shared_offset=True),
     ),
 )

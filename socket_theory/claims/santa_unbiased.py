@@ -12,13 +12,15 @@ from socket_theory.claims.santa_problems import (
     ROUNDING,
     Float,
     Problem,
+    drawn_rows,
     largest_gap,
     mildest,
     one_uniform,
     problems,
     small_problem,
 )
-from socket_theory.value_sampling import iid_counts, stratified_counts, systematic_counts
+from socket_theory.estimators.santa import Santa
+from socket_theory.value_sampling import systematic_counts
 from socket_theory.value_sampling_moments import CellLaw, systematic_law
 
 Law = Callable[[Float, int], CellLaw]
@@ -37,13 +39,14 @@ def _counts(context: Context, law: Law) -> Measurement:
 
 
 def _constant_cells(context: Context) -> Measurement:
-    """Entries that differ between the counts at 50 random offsets and those of the cells they lie in."""
-    wrong, offsets = 0, context.key.fold_in("offsets").generator().random(50)
+    """Rows that the estimator draws at 20 random offsets, with tiles or without, otherwise than their cells say."""
+    wrong, offsets = 0, context.key.fold_in("offsets").generator().random(20)
     for problem in problems(context):
         cell = systematic_law(problem.weights, problem.samples)
         inside = np.searchsorted(np.cumsum(cell.probability), offsets, side="right")
-        drawn = systematic_counts(problem.weights, problem.samples, offsets)
-        wrong += int(np.count_nonzero(cell.counts[inside] != drawn))
+        for method in (Santa(problem.samples, "systematic"), Santa(problem.samples, "phase_carried", 7)):
+            drawn = drawn_rows(method, problem.weights, offsets[:, None])
+            wrong += int(np.count_nonzero(cell.counts[inside] / problem.samples != drawn))
     return Measurement(wrong, 0)
 
 
@@ -65,16 +68,20 @@ def _counts_control(context: Context) -> Measurement:
 
 def _iid_mean(problem: Problem) -> Float:
     points, probability = one_uniform(problem.edges / problem.samples, problem.samples)
-    return np.asarray(probability @ iid_counts(problem.weights, points))
+    rows = drawn_rows(Santa(problem.samples, "iid"), problem.weights, points)
+    return np.asarray(problem.samples * (probability @ rows))
 
 
 def _stratified_mean(problem: Problem) -> Float:
     points, probability = one_uniform(problem.edges % 1, problem.samples)
-    return np.asarray(probability @ stratified_counts(problem.weights, points))
+    rows = drawn_rows(Santa(problem.samples, "stratified"), problem.weights, points)
+    return np.asarray(problem.samples * (probability @ rows))
 
 
 def _systematic_mean(problem: Problem) -> Float:
-    return systematic_law(problem.weights, problem.samples).mean()
+    points, probability = one_uniform(np.ceil(problem.edges) - problem.edges, 1)
+    rows = drawn_rows(Santa(problem.samples, "systematic"), problem.weights, points)
+    return np.asarray(problem.samples * (probability @ rows))
 
 
 def _without_replacement(problem: Problem) -> Float:

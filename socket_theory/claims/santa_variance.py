@@ -16,14 +16,16 @@ from socket_theory.claims.santa_problems import (
     Problem,
     alternating,
     covariance,
+    drawn_rows,
     independent_uniforms,
     largest_gap,
     mildest,
     problems,
-    small_problem,
     softmax_weights,
+    tiny_problems,
 )
-from socket_theory.value_sampling import Int, iid_counts, stratified_counts
+from socket_theory.estimators.santa import Santa
+from socket_theory.value_sampling import iid_counts
 from socket_theory.value_sampling_moments import (
     iid_covariance,
     stratified_covariance,
@@ -32,31 +34,37 @@ from socket_theory.value_sampling_moments import (
     value_covariance,
 )
 
-Counts = Callable[[Float, Float], Int]
+Rows = Callable[[Problem, Float], Float]
 Covariance = Callable[[Float, Float, int], Float]
 
 
-def _enumerated(problem: Problem, counts: Counts, places: Float) -> Float:
-    """Cov of sum_j c_j v_j / S over all outcomes of S independent uniforms, each cut at `places`."""
+def _iid_rows(problem: Problem, points: Float) -> Float:
+    return drawn_rows(Santa(problem.samples, "iid"), problem.weights, points)
+
+
+def _every_draw_twice(problem: Problem, points: Float) -> Float:
+    return np.asarray(2 * iid_counts(problem.weights, points[:, ::2]) / problem.samples)
+
+
+def _stratified_rows(problem: Problem, points: Float) -> Float:
+    return drawn_rows(Santa(problem.samples, "stratified"), problem.weights, points)
+
+
+def _enumerated(problem: Problem, rows: Rows, places: Float, closed: Covariance) -> Measurement:
+    """Largest entry of the difference from the covariance over all outcomes of S uniforms, each cut at `places`."""
     points, probability = independent_uniforms([places] * problem.samples)
-    return covariance(probability, counts(problem.weights, points) @ problem.values / problem.samples)
+    exact = covariance(probability, rows(problem, points) @ problem.values)
+    return largest_gap(exact, closed(problem.weights, problem.values, problem.samples))
 
 
-def _iid(context: Context, counts: Counts) -> Measurement:
-    """Largest entry of the difference from Sigma / S."""
-    problem = small_problem(context.generator())
-    exact = _enumerated(problem, counts, problem.edges / problem.samples)
-    return largest_gap(exact, iid_covariance(problem.weights, problem.values, problem.samples))
-
-
-def _every_draw_twice(weights: Float, points: Float) -> Int:
-    return 2 * iid_counts(weights, points[:, ::2])
+def _iid(context: Context, rows: Rows) -> Measurement:
+    drawn = tiny_problems(context.generator())
+    return combine(*(_enumerated(p, rows, p.edges / p.samples, iid_covariance) for p in drawn))
 
 
 def _stratified(context: Context, closed: Covariance) -> Measurement:
-    problem = small_problem(context.generator())
-    exact = _enumerated(problem, stratified_counts, problem.edges % 1)
-    return largest_gap(exact, closed(problem.weights, problem.values, problem.samples))
+    drawn = tiny_problems(context.generator())
+    return combine(*(_enumerated(p, _stratified_rows, p.edges % 1, closed) for p in drawn))
 
 
 def _ratio(problem: Problem, left: Covariance, right: Covariance) -> float:
@@ -123,8 +131,8 @@ CLAIMS = (
         source="Lee et al. 2026, A.3",
         kind="identity",
         wrong="S/2 draws, each used twice: unbiased, and twice the covariance",
-        check=partial(_iid, counts=iid_counts),
-        control=partial(_iid, counts=_every_draw_twice),
+        check=partial(_iid, rows=_iid_rows),
+        control=partial(_iid, rows=_every_draw_twice),
     ),
     Claim(
         id="N4.closed-form",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from socket_theory.query_sampling import (
     firing_probabilities,
     group_magnitudes,
     iid_hits,
+    require_query_sampler,
     sampled_query,
     shared_sampled_queries,
     stratified_hits,
@@ -32,8 +33,9 @@ from socket_theory.selection import Budget
 class Bernoulli(Method):
     """Softmax attention with scores q^K', E q^ = q: unbiased scores, but a biased softmax (`softmax_bias`, N12).
 
-    The lse is that of the sampled scores. Key features that never fire need no reading, but rows of a cache are read
-    whole, so `stats.bytes` counts every key.
+    The lse is that of the sampled scores, on average above the exact one: a merge with exact states, which nothing
+    forbids, gives this part too much weight and is biased by that too. Key features that never fire need no reading,
+    but rows of a cache are read whole, so `stats.bytes` counts every key.
 
     Parameters
     ----------
@@ -57,9 +59,7 @@ class Bernoulli(Method):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_vectors", require_count("num_vectors", self.num_vectors))
-        if self.query_sampler not in get_args(QuerySampler):
-            known = ", ".join(get_args(QuerySampler))
-            raise ValueError(f"query_sampler={self.query_sampler!r} is unknown: pass one of {known}.")
+        require_query_sampler("query_sampler", self.query_sampler)
         object.__setattr__(self, "shared_query", require_flag("shared_query", self.shared_query))
 
     def attend(
@@ -110,7 +110,9 @@ class Bernoulli(Method):
 class BernoulliSanta(Santa):
     """Bernoulli scores and sampled values: unbiased for `Bernoulli` given q^, not for `Dense`.
 
-    The total covariance is E Cov(value | q^) + Cov(softmax(q^K') V).
+    The total covariance is E Cov(value | q^) + Cov(softmax(q^K') V) (N12). What `Santa` says of its lse does not hold:
+    this one is that of the sampled scores, with the bias of `Bernoulli`'s, and so is a merge with exact states. The
+    captured mass is not known, as no exact score is computed.
 
     Parameters
     ----------

@@ -47,7 +47,8 @@ class Estimate:
         The estimate, in the query's dtype or `out_dtype`.
     lse : array [..., Hq]
         Natural log of the total weight used: of exp(logits) for softmax methods, of the collision
-        probabilities Z-bar for angular ones.
+        probabilities Z-bar for angular ones. With Bernoulli scores the logits are the sampled ones: it is above
+        the exact one on average, and a merge that uses it is biased.
     indices : int32 array [..., Hq, K]
         Slots of the tokens used, ascending, padded with -1.
     stats : Stats

@@ -9,6 +9,8 @@ import pytest
 
 from socket_theory.claims.registry import run_by_id
 from socket_theory.rng import Key
+from socket_theory.tile_sampling import flash_budgets, floor_one_budgets
+from socket_theory.value_sampling import iid_counts, stratified_counts, systematic_counts
 
 BOUNDS, CLAIMS, ROOT_HALF = "socket_theory.bounds.", "socket_theory.claims.socket_", 0.5**0.5
 SANTA = "socket_theory.claims.santa_"
@@ -34,8 +36,8 @@ RAISED_PROMISES = [
     ("S14.hoeffding", CLAIMS + "ranking", "misrank_hoeffding", 2.0),
     ("S14.range", CLAIMS + "ranking", "misrank_hoeffding_range", 2.0),
     ("S14.bernstein", CLAIMS + "ranking", "misrank_bernstein", 2.0),
-    ("N13.two-points", SANTA + "tails", "sampling_failure", 1.3),
-    ("N13.two-points", SANTA + "tails", "bennett_failure", 1.3),
+    ("N13.two-points", SANTA + "two_points", "sampling_failure", 1.3),
+    ("N13.two-points", SANTA + "two_points", "bennett_failure", 1.3),
 ]
 
 
@@ -83,6 +85,50 @@ def test_too_few_tables_are_refuted(
     assert refuted(claim_id)
 
 
+@pytest.mark.statistical
+@pytest.mark.parametrize("part", ["variance", "radius"])
+@pytest.mark.parametrize(
+    ("claim_id", "module", "name"),
+    [
+        ("N13.two-points", "two_points", "plain_spread"),
+        *(("N13.draws", "tails", name) for name in ("stratified_spread", "flash_spread", "prop_spread")),
+    ],
+)
+def test_a_spread_of_which_one_part_is_too_small_is_refuted(
+    monkeypatch: pytest.MonkeyPatch, claim_id: str, module: str, name: str, part: str
+) -> None:
+    change(monkeypatch, SANTA + module, name, lambda spread: replace(spread, **{part: 0.7 * getattr(spread, part)}))
+    assert refuted(claim_id)
+
+
+def _offset_shrunk(weights: Any, samples: int, offset: Any, tile_len: int | None) -> Any:
+    return systematic_counts(weights, samples, 0.999 * offset, tile_len)
+
+
+def _one_more_draw_a_tile(masses: Any, samples: int) -> Any:
+    return floor_one_budgets(masses, samples) + 1
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    ("claim_id", "name", "drawn"),
+    [
+        ("N3", "iid_counts", stratified_counts),
+        ("N4.closed-form", "stratified_counts", iid_counts),
+        ("N6.rows", "stratified_counts", iid_counts),
+        ("N1", "systematic_counts", _offset_shrunk),
+        ("N7.covariance", "flash_budgets", lambda tiles, samples: 2 * flash_budgets(tiles, samples)),
+        ("N7.covariance", "floor_one_budgets", _one_more_draw_a_tile),
+        ("N8.bias", "largest_remainder", floor_one_budgets),
+    ],
+)
+def test_an_estimator_that_draws_by_another_law_is_refuted(
+    monkeypatch: pytest.MonkeyPatch, claim_id: str, name: str, drawn: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(f"socket_theory.estimators.santa.{name}", drawn)
+    assert refuted(claim_id)
+
+
 ALL_TERMS = ("sampling", "finite_tables", "temperature")
 
 
@@ -108,6 +154,7 @@ def test_every_term_of_the_whole_bound_is_needed(monkeypatch: pytest.MonkeyPatch
         ("N8.bias", "budgets", "prop_bias"),
         ("N11.covariance", "scores", "score_covariance"),
         ("N12.second-order", "softmax", "softmax_bias"),
+        ("N12.composition", "composition", "systematic_covariance"),
         ("N14.union", "rows", "group_reads"),
     ],
 )

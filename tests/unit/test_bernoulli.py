@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from socket_theory import Bernoulli, BernoulliSanta, Budget, Dense, Key, Santa
+from socket_theory.estimators.step import Step
 from socket_theory.query_sampling import (
     features_read,
     firing_probabilities,
@@ -63,8 +64,7 @@ def test_hits_follow_the_law_that_is_enumerated(sampler, vectors):
     np.testing.assert_allclose(hits.mean(axis=0), vectors * law, atol=2e-3)
 
 
-@pytest.mark.parametrize("vectors", [1, 2, 5])
-@pytest.mark.parametrize("sampler", ["iid", "stratified"])
+@pytest.mark.parametrize(("sampler", "vectors"), [*product(["iid", "stratified"], [1, 2, 5]), ("stratified", 37)])
 def test_the_query_is_unbiased_with_the_stated_variance_and_reads(sampler, vectors):
     hits, probability = outcomes(QUERY, vectors, sampler)
     drawn = sampled_query(QUERY, hits, vectors)
@@ -174,6 +174,38 @@ def _sampled(row: int, head: int) -> np.ndarray:
     points = uniform(KEY.fold_in("query"), (4 * row + head) << 32 | np.arange(24)).reshape(3, 8)
     fired = (points < np.abs(query) / np.abs(query).max()).mean(axis=0)
     return np.sign(query) * np.abs(query).max() * fired
+
+
+def test_only_exact_scores_know_the_mass_they_capture():
+    assert attend(Santa(7)).stats.captured_mass is not None
+    assert attend(Bernoulli(2)).stats.captured_mass is None
+    assert attend(BernoulliSanta(7, num_vectors=2)).stats.captured_mass is None
+
+
+@pytest.mark.parametrize("sampler", ["iid", "stratified"])
+def test_the_lse_of_sampled_scores_is_too_large_by_half_their_variance(sampler):
+    """Of scores under p, to second order; so a state merged by it weighs too much."""
+    keys, vectors = 0.5 * KEY.generator().standard_normal((6, 4)), 12
+    hits, probability = outcomes(QUERY, vectors, sampler)
+    logits = 0.5 * sampled_query(QUERY, hits, vectors) @ keys.T
+    law = softmax(0.5 * keys @ QUERY)
+    exact = probability @ np.log(np.exp(logits).sum(axis=-1)) - np.log(np.exp(0.5 * keys @ QUERY).sum())
+    covariance = score_covariance(keys, query_variance(QUERY, vectors, sampler), 0.5)
+    assert 0 < exact == pytest.approx((law @ np.diag(covariance) - law @ covariance @ law) / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_sampled_query_is_not_rounded_to_the_cache(dtype):
+    """A third, which 16 bits hold with an error that would be a bias."""
+    keys, query = KEYS.astype(dtype), np.zeros((2, 4, 8), dtype=dtype)
+    query[..., 0], query[..., 1:] = 1, dtype(0.4)
+    method = Bernoulli(3)
+    drawn = method.sample_query(Step.start(method, query, method.prepare(keys, keys), None, None), KEY)
+    assert drawn.dtype == (np.float64 if dtype is np.float64 else np.float32)
+    points = uniform(KEY, np.arange(8)[:, None, None] << 32 | np.arange(8)).reshape(2, 4, 8)
+    expected = stratified_hits(query.astype(float), 3, points) / 3
+    assert {*np.rint(3 * expected[..., 1:]).ravel()} == {1, 2}
+    np.testing.assert_allclose(drawn, expected, rtol=2.0**-23)
 
 
 def test_a_query_of_zeros_stays_one():

@@ -12,6 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from socket_theory import Key, Santa
+from socket_theory.tile_sampling import (
+    flash_budgets,
+    floor_one_budgets,
+    largest_remainder,
+    merge_by_mass,
+    tile_masses,
+    tiled_counts,
+)
 from socket_theory.value_sampling import iid_counts, stratified_counts, systematic_counts
 from socket_theory.value_sampling_moments import prop_bias
 
@@ -86,6 +94,31 @@ def test_counts_of_independent_points_tally_the_tokens_drawn(name):
         assert counts[row].tolist() == [drawn.count(j) for j in range(30)]
 
 
+def definition(name: str, weights: np.ndarray, samples: int, tile_len: int, uniforms: np.ndarray) -> np.ndarray:
+    """What each sampler multiplies rows by, from the counts that it is named for."""
+    if name in ("iid", "stratified"):
+        return {"iid": iid_counts, "stratified": stratified_counts}[name](weights, uniforms) / samples
+    if name in ("systematic", "phase_carried"):
+        tiles = None if name == "systematic" else tile_len
+        return systematic_counts(weights, samples, uniforms[0], tiles) / samples
+    masses = tile_masses(weights, tile_len)
+    if name == "biased_prop":
+        return tiled_counts(weights, tile_len, largest_remainder(masses, samples), uniforms) / samples
+    equal, floored = flash_budgets(len(masses), samples), floor_one_budgets(masses, samples)
+    budgets = equal if name == "flash" else floored
+    return merge_by_mass(tiled_counts(weights, tile_len, budgets, uniforms), weights, tile_len, budgets)
+
+
+@pytest.mark.parametrize("samples", [4, 30])
+@pytest.mark.parametrize("name", [*UNBIASED, "biased_prop"])
+def test_row_weights_are_those_of_the_sampler_that_is_named(name, samples):
+    """A mean cannot tell unbiased samplers apart, what they draw at given uniforms can."""
+    method, weights = sampler(name, samples), softmax_weights(7, 23)
+    for uniforms in Key.from_seed(4).generator().random((50, method.num_uniforms(23))):
+        expected = definition(name, weights, samples, 5, uniforms)
+        np.testing.assert_array_equal(method.row_weights(weights, uniforms), expected)
+
+
 @pytest.mark.parametrize("samples", [3, 16, 100])
 @pytest.mark.parametrize("name", UNBIASED)
 def test_row_weights_are_unbiased_for_the_softmax_weights(name, samples):
@@ -126,6 +159,8 @@ def test_one_certain_token_is_the_whole_estimate(name):
 
 def test_an_offset_on_an_edge_counts_as_beyond_it():
     assert systematic_counts(np.ones(4), 2, np.array([0.0, 0.5])).tolist() == [[0, 1, 0, 1], [1, 0, 1, 0]]
+    for method in (Santa(2, "systematic"), Santa(2, tile_len=3)):
+        assert method.row_weights(np.ones(4), np.array([0.5])).tolist() == [0.5, 0, 0.5, 0]
 
 
 def test_a_fixed_offset_is_biased():
@@ -133,7 +168,15 @@ def test_a_fixed_offset_is_biased():
     assert systematic_counts(weights, 1, np.array(0.5)).tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize("weights", [np.zeros(3), np.array([1.0, -1.0]), np.array([np.nan]), np.ones((2, 2))])
+@pytest.mark.parametrize(
+    "weights",
+    [np.zeros(3), np.array([1.0, -1.0]), np.array([np.nan]), np.ones((2, 2)), np.zeros(0), np.full(2, 1e308)],
+)
 def test_what_is_no_law_is_refused(weights):
-    with pytest.raises(ValueError, match=r"pass \[N\] finite numbers of at least 0, one of them above 0\.$"):
+    with pytest.raises(ValueError, match=r"pass \[N\] numbers of at least 0 whose sum is finite and above 0\.$"):
         systematic_counts(weights, 4, np.array(0.5))
+
+
+def test_any_numbers_are_a_law():
+    for weights in ([1, 2, 3], np.array([1, 2, 3]), np.array([1, 2, 3], dtype=np.float16)):
+        assert systematic_counts(weights, 6, 0.5).tolist() == [1, 2, 3]

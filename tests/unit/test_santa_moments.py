@@ -113,6 +113,17 @@ def test_stratum_laws_are_those_of_the_draws():
         np.testing.assert_allclose(drawn, law, atol=1e-4)
 
 
+def test_formulas_hold_beyond_as_many_samples_as_tokens():
+    """Three tokens, six draws: Sigma over 6, and strata that lie inside one token or across two."""
+    weights, values = np.array([0.5, 0.3, 0.2]), np.array([[1.0], [2.0], [4.0]])
+    variance = weights @ values[:, 0] ** 2 - (weights @ values[:, 0]) ** 2
+    assert iid_covariance(weights, values, 6)[0, 0] == pytest.approx(variance / 6)
+    # 6 F = 3, 4.8, 6: one stratum is shared, 0.8 of the second token and 0.2 of the third.
+    assert stratified_covariance(weights, values, 6)[0, 0] == pytest.approx(0.8 * 0.2 * 2**2 / 36)
+    np.testing.assert_allclose(stratified_inclusion(weights, 6), 1)
+    np.testing.assert_allclose(iid_inclusion(weights, 6), 1 - (1 - weights) ** 6)
+
+
 @given(problems())
 def test_distinct_rows_are_ordered_and_those_of_the_law(problem):
     weights, _, samples = problem
@@ -130,6 +141,8 @@ def test_distinct_rows_are_ordered_and_those_of_the_law(problem):
 def test_a_group_reads_a_shared_row_once():
     assert group_reads(np.array([[1.0, 0.5, 0.0], [1.0, 0.5, 0.0]])) == pytest.approx(1.75)
     assert group_reads(np.array([[1.0, 0.0], [0.0, 1.0]])) == 2
+    assert group_reads(np.full((3, 2), 0.5)) == 2 * (1 - 0.5**3)
+    assert group_reads(np.eye(8)) == 8
 
 
 @given(problems())

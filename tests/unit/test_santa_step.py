@@ -38,6 +38,29 @@ def test_the_default_averages_systematic_counts_at_one_offset_a_head(tile_len):
         assert estimate.stats.captured_mass[row, head] == pytest.approx(softmax(row, head)[counts > 0].sum(), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "sampler", ["phase_carried", "systematic", "stratified", "iid", "flash", "floor_one", "biased_prop"]
+)
+def test_every_sampler_draws_by_the_uniforms_of_its_head(sampler):
+    method = Santa(9, sampler, None if sampler in ("systematic", "stratified", "iid") else 15)
+    drawn = step(method)
+    for row, head in np.ndindex(2, 4):
+        uniforms = uniform(KEY, (4 * row + head) << 32 | np.arange(method.num_uniforms(50)))
+        rows = method.row_weights(softmax(row, head), uniforms)
+        np.testing.assert_allclose(drawn.value[row, head], rows @ VALUES[row, head // 2], atol=1e-6)
+        kept = drawn.indices[row, head]
+        assert kept[kept >= 0].tolist() == np.flatnonzero(rows).tolist()
+
+
+def test_scores_in_float32_move_the_mean_by_no_more_than_stated():
+    """One row a tile is the whole law, read off without a draw."""
+    query = 6 * QUERY
+    method = Santa(3, "flash", tile_len=1)
+    value = method.attend(query, method.prepare(KEYS, VALUES), key=KEY).value
+    dense = Dense().attend(query, Dense().prepare(KEYS, VALUES)).value
+    assert 0 < np.abs(value - dense).max() <= 2.0**-23 * np.log(50) * np.abs(VALUES).max()
+
+
 def test_a_tile_has_an_offset_of_its_own_in_flash_only():
     whole = step(Santa(num_samples=50, sampler="flash", tile_len=10))
     for row, head in np.ndindex(2, 4):

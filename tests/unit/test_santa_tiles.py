@@ -122,5 +122,11 @@ def test_tiles_of_no_mass_have_no_mean_and_draw_nothing():
     assert tiled_inclusion(weights, 2, np.array([1, 1, 1])).tolist() == [0.5, 0.5, 0, 0, 1]
 
 
+def test_a_row_that_is_sure_to_be_drawn_is_read_once():
+    weights = np.array([3.0, 1.0, 1.0, 1.0])
+    assert tiled_inclusion(weights, 2, np.array([2, 2])).tolist() == [1, 0.5, 1, 1]
+    assert tiled_inclusion(weights, 2, np.array([0, 9])).tolist() == [0, 0, 1, 1]
+
+
 def test_tiles_are_padded_with_zeros():
     assert split_tiles(np.arange(1.0, 6.0), 3).tolist() == [[1, 2, 3], [4, 5, 0]]
