@@ -47,10 +47,12 @@ def attend_into(
 
     Raises
     ------
-    ValueError
-        For values of another shape than keys, a head_dim whose rows are not 16 bytes times a power of two, or so many
-        heads a list that their states do not fit in shared memory.
+    TypeError, ValueError
+        For values of another dtype or shape than keys, a head_dim whose rows are not 16 bytes times a power of two, or
+        so many heads a list that their states do not fit in shared memory.
     """
+    if values.dtype != keys.dtype:
+        raise TypeError(f"values have dtype {values.dtype} and keys {keys.dtype}: pass values of the keys' dtype.")
     if values.shape != keys.shape:
         raise ValueError(f"values have shape {values.shape} and keys {keys.shape}: pass values of the keys' head_dim.")
     pairs, heads_a_list = keys.shape[0] * keys.shape[1], query.shape[0] * query.shape[1] // len(indices)

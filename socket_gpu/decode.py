@@ -11,6 +11,7 @@ from socket_gpu import attending, key_index, scoring, selecting
 from socket_gpu._launch import settle
 from socket_gpu.layout import CodeLayout
 from socket_gpu.planning import PlannedStep
+from socket_theory.backend import callers_stream
 from socket_theory.estimators import Cache, HardLSH, Socket
 from socket_theory.selection import Budget
 
@@ -22,7 +23,8 @@ class DecodePlan(PlannedStep):
     [B, rows]; rows are query heads, or KV heads for group="shared". `append(keys, values)` adds tokens in place and
     lengthens the spans on the device, so both may be captured in one CUDA graph and replayed. Kernels are compiled in
     the first call of each: make one before capturing. The first step, and a head whose scores fall far below the last
-    step's, selects from all scores, which takes longer; `searches` counts how often each row did.
+    step's, selects from all scores, which takes longer; `searches` counts how often each row did. Beside the outputs a
+    plan holds a score of 4 bytes a token and row, and 8 bytes for each of up to 32 survivors a kept token and row.
 
     Raises
     ------
@@ -77,7 +79,8 @@ class DecodePlan(PlannedStep):
     def forget(self) -> None:
         """Begin a new text: the next step selects from all scores."""
         if self.survivors:
-            self.survivors.forget()
+            with callers_stream(self.cache.array_type):
+                self.survivors.forget()
 
     def score(self, query: Any) -> None:
         """Stage 1: scores of every valid token; those near the top are passed on."""

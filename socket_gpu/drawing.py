@@ -22,7 +22,7 @@ _CARRIED_TILE, _LONGEST_TILE = 128, 1024
 _RUN = 128
 _MOST_GROUP = 8
 _RESIDENT = 2
-_STATIC = 8 * 1024
+_STATIC = 9 * 1024
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class TileShape:
         if tile_len is None or tile_len % 32 or tile_len > _LONGEST_TILE:
             raise ValueError(f"tile_len={tile_len} was given: pass a multiple of 32, at most {_LONGEST_TILE}.")
         if _edge_bytes(-(-keys.shape[2] // tile_len)) + _STATIC > shared_memory_limit():
-            raise ValueError(f"{keys.shape[2]} slots were given with tile_len={tile_len}: pass fewer, or longer tiles.")
+            most = (shared_memory_limit() - _STATIC) // 264 * 32 * tile_len
+            raise ValueError(f"{keys.shape[2]} slots were given in tiles of {tile_len}: pass at most {most}.")
         return cls(dim, group, tile_len)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from socket_gpu import key_index
-from socket_gpu._launch import checked
+from socket_gpu._launch import checked, settle
 from socket_theory.backend import array_type, callers_stream, from_native, to_native
 from socket_theory.checks import require_head_ratio, require_positive
 from socket_theory.estimators import Cache
@@ -24,13 +24,22 @@ class PlannedStep:
     """Buffers and launches of one layer's step over one cache, planned once and run many times.
 
     Queries and tokens are CuPy arrays, or torch CUDA tensors where the cache was prepared from them; kernels are
-    launched on CuPy's, or torch's, current stream. `spans` int64 [B, 2] hold (kv_start, kv_len) on the device.
+    launched on CuPy's, or torch's, current stream, by a stage of a plan alone on CuPy's. `spans` int64 [B, 2] hold
+    (kv_start, kv_len) on the device.
     """
 
     def __init__(self, cache: Cache, num_qo_heads: int, sm_scale: float | None, out_dtype: Any) -> None:
         cupy = import_module("cupy")
         if cache.backend.name != "cupy":
             raise ValueError(f"the cache is on backend {cache.backend.name!r}: prepare it with CuPy or CUDA arrays.")
+        keys, values = cache.keys, cache.values
+        if values.dtype != keys.dtype or values.shape != keys.shape:
+            raise ValueError(
+                f"values are {values.dtype} {values.shape} and keys {keys.dtype} {keys.shape}: "
+                "pass values of the keys' dtype and head_dim."
+            )
+        with callers_stream(cache.array_type):
+            settle()  # what is read below was written there
         self.cache = cache
         batch, heads, self.slots, dim = cache.keys.shape
         self.group = require_head_ratio(num_qo_heads, heads)

@@ -104,6 +104,8 @@ def philox(key: Key, counters: ArrayLike, step: int = 0) -> NDArray[np.uint64]:
 
     Source: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
+    if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**64:
+        raise ValueError(f"step={step!r} was given: pass an integer in [0, 2**64).")
     given = np.asarray(counters)
     if given.dtype.kind not in "iu" or (given.dtype.kind == "i" and (given < 0).any()):
         raise ValueError(f"counters of dtype {given.dtype} were given: pass non-negative integers.")

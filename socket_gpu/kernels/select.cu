@@ -1,6 +1,6 @@
 // Exact top-M of every row under the selection order, forced tokens included, as ascending lists. Nothing is sorted.
 //
-// score.cu passes on the tokens whose score reaches a floor just below the last step's threshold, some 1.7 a wanted one.
+// score.cu passes on the tokens whose score reaches a floor just below the last step's threshold, 1.5 to 2 a wanted one.
 // The wanted-th largest of their keys (score, slot) is found by histograms, mostly one, kept tokens are marked in a
 // bitmap in shared memory, and the bitmap is written out in order. If the survivors are too few, too many for their
 // list, or were never made (scores from elsewhere), the same search runs over all scores instead: the floor decides
@@ -18,7 +18,7 @@
 // written out, 17-19 us with a thread a word; v5, survivors in registers and four blocks a row, 17 us; v6, histograms
 // over the range that scores have in place of radix digits, 13-14 us; v7, fewer survivors, the list read again where
 // registers end, 13 us and 85 more where all rows search all scores; v8, histograms that begin where the last step's
-// threshold lay, ties and marks in one pass, the search over all scores a function of its own: 11-12 us, and 28 more.
+// threshold lay, ties and marks in one pass, the search over all scores a function of its own: 11-12 us, and 56 more.
 // Instructions are fetched anew in every step: what is not taken must lie apart, and loops are unrolled little.
 #include "common.cuh"
 
@@ -119,12 +119,12 @@ template <typename Each> __device__ __forceinline__ Range narrow(const Each& eac
         if (held == 0 || (open && found == SELECT_THREADS - 1)) {  // beyond the guess
             if (held) low += found << shift;
             else low = 0;
-            shift = max(0, 22 - __clz(~0u - low)), open = false;
+            last = ~0u, shift = max(0, 22 - __clz(~0u - low)), open = false;
             __syncthreads();
             continue;
         }
         low += found << shift, left -= search.found[1], open = false;
-        last = low + ((1u << shift) - 1);
+        last = low + min(~0u - low, (1u << shift) - 1);
         if (held == left || held <= FEW) {
             if (by_slot) return {(u64)tie << 32 | low, (u64)tie << 32 | last, left, held == left};
             return {(u64)low << 32, (u64)last << 32 | ~0u, left, held == left};

@@ -40,6 +40,26 @@ def test_a_run_that_is_not_finite_is_reported_once(device, step, where, bad):
     assert_close(device.get(plan.value), device.get(eager.value), "float32")
 
 
+@pytest.mark.parametrize("num_runs", [1, 20])
+def test_scores_that_are_nan_after_a_first_step_end(device, step, num_runs):
+    query, cache, plan = step
+    for _ in range(num_runs):
+        plan.run(query)
+    for bad in (np.nan, np.inf):
+        plan.run(query * bad)
+        with pytest.raises(RuntimeError, match="an output is not finite"):
+            plan.check()
+    norms, right = cache.arrays["value_norms"], cache.arrays["value_norms"].copy()
+    norms[:, :, 10:200] = np.nan
+    plan.run(query)
+    plan.status.fill(0)
+    norms[...] = right
+    plan.run(query)
+    plan.check()
+    eager = METHOD.attend(query, cache, budget=BUDGET)
+    np.testing.assert_array_equal(device.get(plan.indices), device.get(eager.indices))
+
+
 def test_a_query_of_another_kind_is_refused(device, step):
     query, _, plan = step
     with pytest.raises(TypeError, match="query is of type ndarray: pass a CuPy array"):
@@ -166,6 +186,20 @@ def test_a_check_says_all_that_went_wrong(device, step):
         plan.check()
     with pytest.raises(ValueError, match=r"keys has shape \(2, 2, 0, 64\): pass \[B, Hkv, T, D\] with at least one"):
         plan.append(token[:, :, :0], token[:, :, :0])
+
+
+@pytest.mark.parametrize(("key_type", "value_type"), [("float16", "float32"), ("float32", "float16")])
+def test_values_of_another_dtype_are_refused(device, key_type, value_type):
+    draw = np.random.default_rng(7)
+    keys, values = (device.put(draw.standard_normal((1, 2, 40, 64)).astype(t)) for t in (key_type, value_type))
+    query = device.put(draw.standard_normal((1, 4, 64)).astype(key_type))
+    cache = METHOD.prepare(keys, values, key=Key.from_seed(1), backend=device.engine)
+    with pytest.raises(
+        TypeError, match=f"values have dtype {value_type} and keys {key_type}: pass values of the keys'"
+    ):
+        METHOD.attend(query, cache, budget=Budget(tokens=20))
+    with pytest.raises(ValueError, match=f"values are {value_type} .*pass values of the keys' dtype and head_dim"):
+        device.plan(cache, query, Budget(tokens=20))
 
 
 def test_rows_and_heads_beyond_the_grid_are_refused(device):

@@ -64,7 +64,7 @@ def test_the_carried_phase_takes_any_tile_len(device):
 def test_more_tiles_than_a_block_can_scan_are_refused(device):
     rows = device.cupy.zeros((1, 1, 1_000_000, 64), np.float16)
     cache = Santa(40, "flash", 32).prepare(rows, rows, kv_len=[5], backend=device.engine)
-    with pytest.raises(ValueError, match="1000000 slots were given with tile_len=32: pass fewer, or longer tiles"):
+    with pytest.raises(ValueError, match=r"1000000 slots were given in tiles of 32: pass at most \d+\."):
         device.santa_plan(cache, rows[:, :, 0])
 
 

@@ -181,7 +181,8 @@ def numpy_kernels(monkeypatch):
     monkeypatch.setattr("socket_gpu.drawing.shared_memory_limit", lambda: 227 * 1024)
     monkeypatch.setattr("socket_gpu.drawing.multiprocessors", lambda: 132)
     monkeypatch.setattr("socket_gpu.planning.checked", lambda name, array, *_, **__: array)
-    monkeypatch.setattr("socket_gpu.santa.settle", lambda: None)
+    for module in ("planning", "santa"):
+        monkeypatch.setattr(f"socket_gpu.{module}.settle", lambda: None)
     monkeypatch.setattr(Santa, "prepare", lambda *arguments: prepare(*arguments, backend=CupyBackend()))
     for module in (santa_step, stages):
         monkeypatch.setattr(module, "capture", lambda work: work)

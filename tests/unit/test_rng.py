@@ -63,6 +63,17 @@ def test_philox_equals_numpys_at_every_key_and_counter(key: Key, counter: int) -
     assert philox(key, counter).tolist() == numpy_block(counter, key.words)
 
 
+@given(KEYS, WORDS, WORDS)
+def test_a_step_is_the_second_word_of_the_counter(key: Key, counter: int, step: int) -> None:
+    assert philox(key, counter, step).tolist() == numpy_block(step << 64 | counter, key.words)
+
+
+@pytest.mark.parametrize("step", [-1, 2**64, 1.5, True])
+def test_a_step_that_is_none_is_refused(step: object) -> None:
+    with pytest.raises(ValueError, match=r"step=.* was given: pass an integer in \[0, 2\*\*64\)"):
+        uniform(Key.from_seed(1), 0, step)  # type: ignore[arg-type]
+
+
 @given(KEYS, WORDS)
 def test_uniform_is_the_top_53_bits_of_the_first_word(key: Key, index: int) -> None:
     assert uniform(key, index) == (numpy_block(index, key.words)[0] >> 11) / 2**53
