@@ -10,8 +10,8 @@
 //
 // Offsets are philox(key, (head << 32 | tile, step, 0, 0)), as in socket_theory/rng.py; `steps` [B * Hq] count a head's
 // launches on the device, so that a captured graph draws anew. scores, states: tile_scores.cu. draws [B * Hq, most] of
-// slots, -1 for none, as in a flash tile without mass; partial [B * Hq, splits, HEAD_DIM]; tickets [B * Hq], zero on exit. Status bit 1: an output
-// is not finite.
+// slots, -1 for none, as in a flash tile without mass; partial [B * Hq, splits, HEAD_DIM]; tickets [B * Hq], zero on
+// exit. Status bit 1: an output is not finite.
 //
 // After the scores of 131072 tokens and 32 heads on an H100, S = 128 and S = 1024: v1, a draw at a time, sums in double,
 // 11 and 23 us; v2, two or four draws at a time, 13-14 and 27; v3, sums of a tile in float, a search by all lanes, 12 and
