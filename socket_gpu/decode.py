@@ -29,7 +29,7 @@ class DecodePlan(PlannedStep):
     Raises
     ------
     TypeError, ValueError
-        For a method without GPU kernels, a cache of another backend, or a wrong head ratio.
+        For a method without GPU kernels, and as PlannedStep.
     """
 
     def __init__(

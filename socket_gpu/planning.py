@@ -26,6 +26,11 @@ class PlannedStep:
     Queries and tokens are CuPy arrays, or torch CUDA tensors where the cache was prepared from them; kernels are
     launched on CuPy's, or torch's, current stream, by a stage of a plan alone on CuPy's. `spans` int64 [B, 2] hold
     (kv_start, kv_len) on the device.
+
+    Raises
+    ------
+    ValueError
+        For a cache of another backend, values of another dtype or head_dim than keys, or a wrong head ratio.
     """
 
     def __init__(self, cache: Cache, num_qo_heads: int, sm_scale: float | None, out_dtype: Any) -> None:
@@ -66,7 +71,15 @@ class PlannedStep:
         return self._returned
 
     def append(self, keys: Any, values: Any) -> None:
-        """Add tokens keys, values [B, Hkv, T, D] behind every sequence, in place."""
+        """Add tokens keys, values [B, Hkv, T, D] behind every sequence, in place.
+
+        What does not fit in the planned capacity is dropped, which `check` says.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Before anything is launched, for tokens of another library, dtype, shape, layout or alignment.
+        """
         with callers_stream(self.cache.array_type):
             new = [self._native(name, rows) for name, rows in (("keys", keys), ("values", values))]
             tokens = new[0].shape[2] if new[0].ndim == 4 else 0

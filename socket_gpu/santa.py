@@ -25,14 +25,13 @@ class SantaPlan(PlannedStep):
     request and layer into `key`. Steps are counted on the device, in `steps` uint64 [B * Hq], so that a replayed graph
     draws anew: a head's offset in step n is `rng.uniform(key, row << 32 | tile, step=n)`, row = sequence * Hq + head,
     tile 0 unless the sampler is flash. The first step is the draw of `method.attend(query, cache, key=key)`, rounding
-    aside.
-    Kernels are compiled in the first run: make one before capturing.
+    aside. Kernels are compiled in the first run: make one before capturing.
 
     Raises
     ------
     TypeError, ValueError
-        For a sampler without GPU kernels, a cache of another backend, a dtype but float16 and bfloat16, a head_dim but
-        64 and 128, a tile_len of flash but multiples of 32 up to 1024, more than 8 query heads a KV head, or no key.
+        For a sampler without GPU kernels, a dtype but float16 and bfloat16, a head_dim but 64 and 128, a tile_len of
+        flash but multiples of 32 up to 1024, more than 8 query heads a KV head, no key, and as PlannedStep.
     """
 
     def __init__(
