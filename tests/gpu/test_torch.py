@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from socket_theory import Budget, Dense, Key, Socket
+from socket_theory import Budget, Dense, Key, Santa, Socket
+from socket_theory.backend import to_native
 from socket_theory.testing import assert_close
 
 pytestmark = pytest.mark.gpu
@@ -58,8 +59,6 @@ def test_a_step_on_torchs_stream_is_the_cpus(torch, dtype):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_torch_tensors_give_the_numbers_of_cupy_arrays(device, torch, dtype):
-    from socket_theory.backend import to_native
-
     given = [tensor.cuda() for tensor in tensors(torch, dtype)]
     native = [to_native("tensor", tensor) for tensor in given]
     ours, theirs = steps(METHOD, *given, budget=BUDGET), steps(METHOD, *native, budget=BUDGET)
@@ -130,6 +129,68 @@ def test_a_plan_takes_and_returns_tensors_on_torchs_current_stream(device, torch
     assert_close(lse.cpu().double(), expected.lse.cpu().double(), "float32")
     with pytest.raises(TypeError, match="query is of type ndarray and the cache holds torch-cuda arrays: pass those"):
         plan.run(device.cupy.zeros((2, 8, 64), np.float32))
+
+
+def planned(device, method, query, keys, values):
+    """A plan over a cache of its own, with room for 20 more tokens, and the array of the slots that a step keeps."""
+    key = {} if isinstance(method, Santa) else {"key": KEY}
+    cache = method.prepare(keys, values, kv_start=[0, 7], kv_len=[300, 200], capacity=320, **key)
+    if isinstance(method, Santa):
+        plan = device.santa_plan(cache, query)
+        return plan, plan.draws
+    plan = device.plan(cache, query, BUDGET)
+    return plan, plan.indices
+
+
+@pytest.mark.parametrize("sampler", ["phase_carried", "flash"])
+def test_a_santa_plan_of_tensors_draws_as_that_of_cupy_arrays(device, torch, sampler):
+    given = [tensor.cuda() for tensor in tensors(torch, "bfloat16")]
+    native = [to_native("tensor", tensor) for tensor in given]
+    method, late = Santa(64, sampler), torch.full_like(given[0], float("nan"))
+    (ours, our_draws), (theirs, their_draws) = (planned(device, method, *one[:3]) for one in (given, native))
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)
+        late.copy_(given[0], non_blocking=True)
+        ours.append(*given[3:])
+        value, lse = ours.run(late)
+        value, lse = value + 0, lse + 0
+        ours.check()
+    theirs.append(*native[3:])
+    expected = theirs.run(native[0])
+    theirs.check()
+    assert (value.dtype, value.device.type, lse.dtype) == (torch.bfloat16, "cuda", torch.float32)
+    np.testing.assert_array_equal(device.get(our_draws), device.get(their_draws))
+    for found, right in zip((value, lse), expected, strict=True):
+        np.testing.assert_array_equal(device.get(to_native("found", found)), device.get(right))
+
+
+@pytest.mark.parametrize("method", [METHOD, Santa(64), Santa(64, "flash", 32)], ids=str)
+def test_a_replayed_torch_graph_is_the_eager_steps(device, torch, method):
+    query, keys, values, *tokens = (tensor.cuda() for tensor in tensors(torch, "bfloat16"))
+    (captured, slots), (eager, expected) = (planned(device, method, query, keys, values) for _ in range(2))
+    for plan in (captured, eager):
+        plan.append(*tokens)
+        plan.run(query)
+    graph, seen = torch.cuda.CUDAGraph(), [device.get(slots)]
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        captured.append(*tokens)
+        value, lse = captured.run(query)
+    for _ in range(4):
+        for tensor in (query, *tokens):
+            tensor.normal_()
+        graph.replay()
+        captured.check()
+        eager.append(*tokens)
+        right = eager.run(query)
+        eager.check()
+        assert torch.equal(value, right[0])
+        assert torch.equal(lse, right[1])
+        np.testing.assert_array_equal(device.get(slots), device.get(expected))
+        assert not any(np.array_equal(device.get(slots), earlier) for earlier in seen)
+        seen.append(device.get(slots))
 
 
 def test_a_tensor_that_requires_grad_is_refused(torch):
