@@ -38,7 +38,7 @@ class SantaPlan(PlannedStep):
         self, cache: Cache, *, num_qo_heads: int, key: Key, sm_scale: float | None = None, out_dtype: Any = None
     ) -> None:
         cupy, method = import_module("cupy"), cache.method
-        if not isinstance(method, Santa) or method.sampler not in SAMPLERS:
+        if type(method) is not Santa or method.sampler not in SAMPLERS:
             raise TypeError(f"{method} has no GPU plan: pass a cache of Santa with sampler={' or '.join(SAMPLERS)}.")
         super().__init__(cache, num_qo_heads, sm_scale, out_dtype)
         self.method, self.key = method, require_key(method, key)

@@ -10,16 +10,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from socket_theory.bounds.arguments import Float, positive_number, require_nonnegative, require_rows, round_up
+from socket_theory.bounds.arguments import (
+    Float,
+    nonnegative_number,
+    positive_number,
+    require_nonnegative,
+    require_rows,
+    round_up,
+)
 from socket_theory.bounds.concentration import bernstein_radius, bernstein_terms, hoeffding_radius, hoeffding_terms
 
 
 @dataclass(frozen=True)
 class SamplingSpread:
-    """The spread of one draw about y_{tau,L}: its largest norm, and the trace of its covariance."""
+    """The spread of one draw about y_{tau,L}: its largest norm, and the trace of its covariance.
+
+    Raises TypeError or ValueError if one of them is not a finite number of at least 0.
+    """
 
     radius: float
     variance: float
+
+    def __post_init__(self) -> None:
+        for name in ("radius", "variance"):
+            object.__setattr__(self, name, nonnegative_number(name, getattr(self, name)))
 
     def hoeffding(self, delta: float, num_samples: int) -> float:
         """radius sqrt(2 ln(2/delta) / M)."""
@@ -79,6 +93,7 @@ def _probabilities(weights: Float) -> Float:
 
 
 def _spread(law: Float, outcomes: Float) -> SamplingSpread:
-    centred = outcomes - law @ outcomes
+    drawn = law > 0
+    centred = outcomes[drawn] - law @ outcomes
     squares = (centred * centred).sum(axis=-1)
-    return SamplingSpread(float(np.sqrt(squares[law > 0].max())), float(law @ squares))
+    return SamplingSpread(float(np.sqrt(squares.max())), float(law[drawn] @ squares))

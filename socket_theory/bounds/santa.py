@@ -28,7 +28,7 @@ from socket_theory.bounds.arguments import (
 from socket_theory.bounds.sampling import SamplingSpread
 from socket_theory.checks import require_count
 from socket_theory.tile_sampling import flash_budgets, largest_remainder, tile_masses
-from socket_theory.value_sampling import Int
+from socket_theory.value_sampling import Int, require_law
 from socket_theory.value_sampling_moments import stratum_laws, tile_means, tiled_covariances
 
 
@@ -67,7 +67,8 @@ def stratified_spread(weights: Float, values: Float, num_samples: int) -> Sampli
 
     For `num_samples` draws; never above `plain_spread` in variance. Shapes: weights [N], values [N, E].
     """
-    rows, laws = require_rows("values", values, len(weights)), stratum_laws(weights, num_samples)
+    laws = stratum_laws(weights, num_samples)
+    rows = require_rows("values", values, laws.shape[1])
     radius = variance = 0.0
     for law, drawn in zip(laws, _overlapping(laws), strict=True):
         squares = ((rows[drawn] - law @ rows) ** 2).sum(axis=-1)
@@ -77,14 +78,16 @@ def stratified_spread(weights: Float, values: Float, num_samples: int) -> Sampli
 
 def flash_spread(weights: Float, values: Float, num_samples: int, tile_len: int) -> SamplingSpread:
     """Of flash's output about mu, with count 1: sum_t w_t^2 tr Cov_t, and the largest w_t max_(j in t) |v_j - mu_t|."""
-    masses = tile_masses(weights, tile_len)
-    return _tiled_spread(weights, values, tile_len, flash_budgets(len(masses), num_samples), masses)
+    law = require_law(weights)
+    masses = tile_masses(law, tile_len)
+    return _tiled_spread(law, values, tile_len, flash_budgets(len(masses), num_samples), masses)
 
 
 def prop_spread(weights: Float, values: Float, num_samples: int, tile_len: int) -> SamplingSpread:
     """Of prop's output about its own mean, with count 1: S_t/S in the place of w_t. Add |bias| for the way to mu."""
-    budgets = largest_remainder(tile_masses(weights, tile_len), num_samples)
-    return _tiled_spread(weights, values, tile_len, budgets, budgets / num_samples)
+    law = require_law(weights)
+    budgets = largest_remainder(tile_masses(law, tile_len), num_samples)
+    return _tiled_spread(law, values, tile_len, budgets, budgets / num_samples)
 
 
 def rounded_mass(masses: Float, num_samples: int) -> float:
@@ -118,9 +121,10 @@ def _overlapping(laws: Float) -> NDArray[np.bool_]:
     return np.asarray(laws > np.minimum(sliver, laws.sum(axis=0) / 2))
 
 
-def _tiled_spread(weights: Float, values: Float, tile_len: int, budgets: Int, shares: Float) -> SamplingSpread:
-    values = require_rows("values", values, len(weights))
-    means = np.repeat(tile_means(weights, values, tile_len), tile_len, axis=0)[: len(weights)]
-    distance = np.sqrt(((values - means) ** 2).sum(axis=-1)) * np.repeat(shares, tile_len)[: len(weights)]
-    traces = np.einsum("tii->t", tiled_covariances(weights, values, tile_len, budgets))
-    return SamplingSpread(float(distance[weights > 0].max()), float(shares**2 @ traces))
+def _tiled_spread(law: Float, values: Float, tile_len: int, budgets: Int, shares: Float) -> SamplingSpread:
+    values = require_rows("values", values, len(law))
+    means = np.repeat(tile_means(law, values, tile_len), tile_len, axis=0)[: len(law)]
+    rows = np.where(law[:, None] > 0, values, means)
+    distance = np.sqrt(((rows - means) ** 2).sum(axis=-1)) * np.repeat(shares, tile_len)[: len(law)]
+    traces = np.einsum("tii->t", tiled_covariances(law, rows, tile_len, budgets))
+    return SamplingSpread(float(distance.max()), float(shares**2 @ traces))

@@ -14,12 +14,12 @@ from socket_theory.claims.santa_problems import (
     covariance,
     drawn_rows,
     largest_gap,
+    mean_of_law,
     mildest,
     one_uniform,
 )
 from socket_theory.claims.santa_scores import QUERY, SETTINGS, outcomes
 from socket_theory.claims.santa_softmax import softmax
-from socket_theory.claims.stats import Moments, bounded_mean
 from socket_theory.estimators.bernoulli import Bernoulli, BernoulliSanta
 from socket_theory.query_sampling import firing_probabilities, sampled_query
 from socket_theory.value_sampling_moments import systematic_covariance
@@ -66,13 +66,6 @@ def _composed(context: Context, terms: Terms) -> Measurement:
     return combine(*parts)
 
 
-def _against(drawn: Float, outputs: Float, chances: Float, mean: Float, level: float) -> Measurement:
-    """Outputs drawn [n, E], on average, against a mean; `outputs` with `chances` is their exact law."""
-    centre = chances @ outputs
-    spread, furthest = chances @ (outputs - centre) ** 2, np.abs(outputs - centre).max(axis=0)
-    return bounded_mean(Moments.of(drawn), mean, spread, furthest, level)
-
-
 def _returned(context: Context, second_term: bool, biased: bool) -> tuple[Measurement, ...]:
     """Means of what both estimators return in one call with many sequences alike, and mean squares of the second.
 
@@ -92,9 +85,9 @@ def _returned(context: Context, second_term: bool, biased: bool) -> tuple[Measur
     one, two = (m.attend(asked, m.prepare(tokens, rows), key=context.key).value[:, 0] for m in (scores, both))
     centre = chances @ exact
     return (
-        _against(one, laws @ values, probability, mean, level),
-        _against(two, exact, chances, mean, level),
-        _against((two - centre) ** 2, (exact - centre) ** 2, chances, np.diag(total), level),
+        mean_of_law(one, laws @ values, probability, mean, level),
+        mean_of_law(two, exact, chances, mean, level),
+        mean_of_law((two - centre) ** 2, (exact - centre) ** 2, chances, np.diag(total), level),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from socket_theory.claims.engine import Context, Measurement
+from socket_theory.claims.stats import Moments, bounded_mean
 from socket_theory.estimators.santa import Santa
 
 Float = NDArray[np.float64]
@@ -112,6 +113,13 @@ def covariance(probability: Float, outputs: Float) -> Float:
     """Covariance [E, E] of outputs [M, E] with these probabilities."""
     centred = outputs - probability @ outputs
     return np.asarray((probability[:, None] * centred).T @ centred)
+
+
+def mean_of_law(drawn: Float, outputs: Float, chances: Float, mean: Float, level: float) -> Measurement:
+    """Outputs drawn [n, E], on average, against a mean; `outputs` [M, E] with `chances` [M] is their exact law."""
+    centre = chances @ outputs
+    spread, furthest = chances @ (outputs - centre) ** 2, np.abs(outputs - centre).max(axis=0)
+    return bounded_mean(Moments.of(drawn), mean, spread, furthest, level)
 
 
 def largest_gap(seen: ArrayLike, expected: ArrayLike) -> Measurement:

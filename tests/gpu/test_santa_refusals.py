@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from socket_theory import Dense, Santa, Socket
+from socket_theory import BernoulliSanta, Dense, Santa, Socket
 from socket_theory.backend import bfloat16
 
 pytestmark = pytest.mark.gpu
@@ -20,7 +20,12 @@ def prepared(device, method=METHODS[0], head_dim=64, dtype=BFLOAT16, group=4):
 
 @pytest.mark.parametrize(
     "method",
-    [Dense(), Socket(), *(Santa(8, name) for name in ("systematic", "stratified", "iid", "floor_one", "biased_prop"))],
+    [
+        Dense(),
+        Socket(),
+        BernoulliSanta(8),
+        *(Santa(8, name) for name in ("systematic", "stratified", "iid", "floor_one", "biased_prop")),
+    ],
     ids=str,
 )
 def test_a_method_without_kernels_is_refused(device, method):

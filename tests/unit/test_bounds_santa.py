@@ -140,10 +140,18 @@ def test_radii_of_strata_and_tiles_by_hand():
 
 
 def test_a_row_without_weight_widens_nothing():
-    weights, values = np.array([1.0, 1.0, 0.0, 2.0]), np.array([[4.0], [0.0], [1e6], [10.0]])
+    weights, values = [1.0, 1.0, 0.0, 2.0], [[4.0], [0.0], [1e200], [10.0]]
+    assert plain_spread(weights, values) == SamplingSpread(6.0, 18.0)
     assert flash_spread(weights, values, 2, 2) == SamplingSpread(0.5 * 2, 0.25 * 4)
     assert prop_spread(weights, values, 2, 2) == SamplingSpread(0.5 * 2, 0.25 * 4)
     assert stratified_spread(weights, values, 2) == SamplingSpread(2.0, 2.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_a_spread_that_is_no_number_is_refused(bad):
+    for name in ("radius", "variance"):
+        with pytest.raises(ValueError, match=rf"{name}={bad}.*pass finite numbers of at least 0"):
+            SamplingSpread(**({"radius": 1.0, "variance": 1.0} | {name: bad}))
 
 
 def test_a_stratum_has_the_rows_it_meets_and_none_by_rounding():
