@@ -97,7 +97,7 @@ CLAIMS = (
         id="N11.returned",
         title="What the estimator returns",
         statement="Outputs of two heads have the means, the mean squares and the mean product of softmax(q-hat K') V, "
-        "with one vector and several, features firing independently and in strata, and heads drawing apart and together.",
+        "with one vector and several, features firing independently or in strata, heads drawing apart or together.",
         source="N11.query and N11.shared",
         kind="mean",
         wrong="attention with exact scores; a draw a group for a draw a head and conversely; one vector for several",
