@@ -16,6 +16,38 @@ _BLOCKS_A_SM = 4
 _STATES = 47 * 1024
 
 
+@dataclass(frozen=True)
+class Block:
+    """How a block attends: `lanes` of a warp read a row as `packs` of 16 bytes each, and so many `threads` fit."""
+
+    packs: int
+    lanes: int
+    threads: int
+
+    @classmethod
+    def of(cls, keys: Any, heads: int, dtype: Any) -> Block:
+        """For lists that so many query heads share, with states of `dtype`.
+
+        Raises
+        ------
+        ValueError
+            For a head_dim whose rows are not 16 bytes times a power of two, or so many heads a list that their states
+            do not fit in shared memory.
+        """
+        dim, size = keys.shape[-1], keys.dtype.itemsize
+        packs = -(-dim * size // 512)
+        lanes = dim * size // 16 // packs
+        if dim * size % 16 or lanes & (lanes - 1):
+            raise ValueError(f"head_dim={dim} of {keys.dtype} was given: pass 64, 128 or 256.")
+        # Partial states of the warps of a block share 48 KB.
+        state = heads * (dim + 2) * np.dtype(dtype).itemsize
+        if state > _STATES:
+            raise ValueError(
+                f"{heads} query heads of head_dim={dim} share a list: pass a budget with group='per_head'."
+            )
+        return cls(packs, lanes, 32 * max(1, min(8, 1 << (_STATES // state).bit_length() - 1)))
+
+
 @dataclass(frozen=True, eq=False)
 class AttendBuffers:
     """Partial states of `splits` pieces of every list, and tickets, zero between steps."""
@@ -23,12 +55,14 @@ class AttendBuffers:
     partial: Any
     tickets: Any
     splits: int
+    block: Block
 
     @classmethod
-    def empty(cls, rows: int, heads: int, head_dim: int, splits: int, dtype: Any) -> AttendBuffers:
-        cupy = import_module("cupy")
-        partial = cupy.empty((rows, splits, heads, head_dim + 2), dtype=dtype)
-        return cls(partial, cupy.zeros(rows, dtype=np.uint32), splits)
+    def empty(cls, rows: int, heads: int, keys: Any, splits: int, dtype: Any) -> AttendBuffers:
+        """For lists `rows` of keys [..., D] that so many query heads share. Raises as `Block.of`."""
+        cupy, block = import_module("cupy"), Block.of(keys, heads, dtype)
+        partial = cupy.empty((rows, splits, heads, keys.shape[-1] + 2), dtype=dtype)
+        return cls(partial, cupy.zeros(rows, dtype=np.uint32), splits, block)
 
 
 def attend_into(
@@ -48,41 +82,28 @@ def attend_into(
     Raises
     ------
     TypeError, ValueError
-        For values of another dtype or shape than keys, a head_dim whose rows are not 16 bytes times a power of two, or
-        so many heads a list that their states do not fit in shared memory.
+        For values of another dtype or shape than keys.
     """
     if values.dtype != keys.dtype:
         raise TypeError(f"values have dtype {values.dtype} and keys {keys.dtype}: pass values of the keys' dtype.")
     if values.shape != keys.shape:
         raise ValueError(f"values have shape {values.shape} and keys {keys.shape}: pass values of the keys' head_dim.")
-    pairs, heads_a_list = keys.shape[0] * keys.shape[1], query.shape[0] * query.shape[1] // len(indices)
-    size = keys.dtype.itemsize
-    packs = -(-query.shape[-1] * size // 512)
-    lanes = query.shape[-1] * size // 16 // packs
-    if query.shape[-1] * size % 16 or lanes & (lanes - 1):
-        raise ValueError(f"head_dim={query.shape[-1]} of {keys.dtype} was given: pass 64, 128 or 256.")
-    # Partial states of the warps of a block share 48 KB.
-    state = heads_a_list * (query.shape[-1] + 2) * buffers.partial.dtype.itemsize
-    if state > _STATES:
-        raise ValueError(
-            f"{heads_a_list} query heads of head_dim={query.shape[-1]} share a list: "
-            "pass a budget with group='per_head'."
-        )
-    threads = 32 * max(1, min(8, 1 << (_STATES // state).bit_length() - 1))
+    pairs, heads_a_list, block = keys.shape[0] * keys.shape[1], buffers.partial.shape[2], buffers.block
     kernel = compiled(
         "attend.cu",
         "attend",
         KV_T=element(keys),
         OUT=element(output),
         QUERY_T=element(query),
-        THREADS=threads,
+        THREADS=block.threads,
         HEAD_DIM=query.shape[-1],
-        PACKS=packs,
-        LANES=lanes,
+        PACKS=block.packs,
+        LANES=block.lanes,
         UNROLL=2,
         BLOCKS_A_SM=_BLOCKS_A_SM if heads_a_list == 1 else 1,
         HEADS=heads_a_list,
     )
     arguments = [query, keys, values, indices, lengths, buffers.partial, buffers.tickets, status, output, lse]
     arguments += [keys.shape[2], indices.shape[-1], len(indices) // pairs, sm_scale]
-    launch(kernel, (buffers.splits, len(indices)), threads, arguments, "lii" + ("d" if size == 8 else "f"))
+    scale = "d" if keys.dtype.itemsize == 8 else "f"
+    launch(kernel, (buffers.splits, len(indices)), block.threads, arguments, f"lii{scale}")

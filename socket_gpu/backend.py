@@ -139,7 +139,7 @@ class CupyBackend:
         wide = np.float64 if keys.dtype.itemsize == 8 else np.float32
         value, lse = cupy.empty((batch, heads, dim), dtype=wide), cupy.empty((batch, heads), dtype=wide)
         lists = self._row_major(indices.reshape(batch * heads, -1))
-        buffers = attending.AttendBuffers.empty(batch * heads, 1, dim, 1 + lists.shape[-1] // 512, wide)
+        buffers = attending.AttendBuffers.empty(batch * heads, 1, keys, 1 + lists.shape[-1] // 512, wide)
         query, keys, values = (self._row_major(a) for a in (query, keys, values))
         attending.attend_into(value, lse, query, keys, values, lists, lengths, sm_scale, buffers)
         return value, lse

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +15,7 @@ from socket_gpu.layout import CodeLayout
 from socket_gpu.planning import PlannedStep
 from socket_theory.backend import callers_stream
 from socket_theory.estimators import Cache, HardLSH, Socket
-from socket_theory.selection import Budget
+from socket_theory.selection import Budget, require_budget
 
 
 class DecodePlan(PlannedStep):
@@ -29,7 +31,8 @@ class DecodePlan(PlannedStep):
     Raises
     ------
     TypeError, ValueError
-        For a method without GPU kernels, and as PlannedStep.
+        For a method without GPU kernels, no budget, a head_dim or a number of heads that attention has no kernels for,
+        and as PlannedStep.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class DecodePlan(PlannedStep):
         if not isinstance(method, Socket | HardLSH):
             raise TypeError(f"{type(method).__name__} has no GPU decode plan: pass a cache of Socket or HardLSH.")
         super().__init__(cache, num_qo_heads, sm_scale, out_dtype)
-        self.method, self.budget = method, budget
+        self.method, self.budget = method, require_budget(budget)
         batch, heads, _, dim = cache.keys.shape
         self.layout = CodeLayout(method.num_tables, method.num_planes)
         self.fragments, self.matrix = key_index.plane_fragments(cache.planes), key_index.hash_matrix(cache.planes)
@@ -62,14 +65,15 @@ class DecodePlan(PlannedStep):
         self.lengths = cupy.empty((batch, rows), dtype=np.int32)
         splits = max(1, min(attending.RESIDENT_BLOCKS // (batch * rows), -(-kept // 64)))
         heads_a_list = self.group if shared else 1
-        self.attention = attending.AttendBuffers.empty(batch * rows, heads_a_list, dim, splits, self.lse.dtype)
-        self._scored = False
+        self.attention = attending.AttendBuffers.empty(batch * rows, heads_a_list, cache.keys, splits, self.lse.dtype)
         settle()
 
-    def _step(self, query: Any) -> None:
-        self.score(query)
-        self.select()
-        self.attend(query)
+    def stages(self, query: Any) -> dict[str, Callable[[], None]]:
+        return {"score": partial(self._score, query), "select": self._select, "attend": partial(self._attend, query)}
+
+    def _abandon(self) -> None:
+        if self.survivors:
+            self.survivors.clear()
 
     @property
     def searches(self) -> Any:
@@ -82,11 +86,8 @@ class DecodePlan(PlannedStep):
             with callers_stream(self.cache.array_type):
                 self.survivors.forget()
 
-    def score(self, query: Any) -> None:
-        """Stage 1: scores of every valid token; those near the top are passed on."""
-        if self.survivors and self._scored:  # the last ones were not used: an interrupt came between the stages
-            self.survivors.clear()
-        self._scored = True
+    def _score(self, query: Any) -> None:
+        """Scores of every valid token; those near the top are passed on."""
         scoring.score_into(
             self.scores,
             query,
@@ -100,16 +101,15 @@ class DecodePlan(PlannedStep):
             budget=self.budget,
         )
 
-    def select(self) -> None:
-        """Stage 2: the kept slots of every row."""
+    def _select(self) -> None:
+        """The kept slots of every row."""
         if not self.fused:
             selecting.sum_group_into(self.totals, self.scores)
         status = self.status if isinstance(self.method, Socket) else None
         selecting.select_into(self.indices, self.lengths, self.totals, self.spans, self.budget, self.survivors, status)
-        self._scored = False
 
-    def attend(self, query: Any) -> None:
-        """Stage 3: exact attention to them."""
+    def _attend(self, query: Any) -> None:
+        """Exact attention to them."""
         rows = self.indices.reshape(-1, self.indices.shape[-1])
         keys, values = self.cache.keys, self.cache.values
         attending.attend_into(

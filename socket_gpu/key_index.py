@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from socket_gpu._compile import compiled
-from socket_gpu._launch import current_device, element, launch
+from socket_gpu._launch import current_device, element, launch, settle
 from socket_gpu.layout import LANES, CodeLayout
 from socket_theory.hashing import Planes
 
@@ -26,6 +26,7 @@ def hash_matrix(planes: Planes) -> Any:
     made, device = _MATRICES.setdefault(planes, {}), current_device()
     if device not in made:
         made[device] = _hash_matrix(CodeLayout(planes.num_tables, planes.num_planes), planes)
+        settle()  # other streams use it too
     return made[device]
 
 
@@ -43,6 +44,7 @@ def plane_fragments(planes: Planes) -> Any:
         parts = padded.reshape(tiles, 2, 8, steps, 2, 4, 2).transpose(0, 3, 2, 5, 4, 1, 6)
         words = np.ascontiguousarray(parts).reshape(tiles, steps, 32, 8).view(np.uint32)
         made[device] = import_module("cupy").asarray(words)
+        settle()
     return made[device]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 from socket_gpu import key_index
 from socket_gpu._launch import checked, settle
 from socket_theory.backend import array_type, callers_stream, from_native, to_native
-from socket_theory.checks import require_head_ratio, require_positive
+from socket_theory.checks import require_count, require_head_ratio, require_positive
 from socket_theory.estimators import Cache
+from socket_theory.estimators.step import output_dtype
 
 STATUS = {
     1: "an append exceeded the planned capacity and was dropped: prepare the cache with a larger capacity.",
     4: "every score of a row is below 1e-38: raise the temperature, or decode with method.attend; or all values are 0.",
-    2: "an output is not finite: check the query, keys and values for NaN or infinity.",
+    2: "an output is not finite: check the query, keys and values for NaN and infinity, or pass a wider out_dtype.",
 }
 
 
@@ -25,12 +27,13 @@ class PlannedStep:
 
     Queries and tokens are CuPy arrays, or torch CUDA tensors where the cache was prepared from them; kernels are
     launched on CuPy's, or torch's, current stream, by a stage of a plan alone on CuPy's. `spans` int64 [B, 2] hold
-    (kv_start, kv_len) on the device.
+    (kv_start, kv_len) on the device; those of `cache`, on the host, stay as they were planned.
 
     Raises
     ------
-    ValueError
-        For a cache of another backend, values of another dtype or head_dim than keys, or a wrong head ratio.
+    TypeError, ValueError
+        For a cache of another backend, values of another dtype or head_dim than keys, a wrong head ratio, or an
+        out_dtype that is no float.
     """
 
     def __init__(self, cache: Cache, num_qo_heads: int, sm_scale: float | None, out_dtype: Any) -> None:
@@ -47,12 +50,12 @@ class PlannedStep:
             settle()  # what is read below was written there
         self.cache = cache
         batch, heads, self.slots, dim = cache.keys.shape
-        self.group = require_head_ratio(num_qo_heads, heads)
+        self.group = require_head_ratio(require_count("num_qo_heads", num_qo_heads), heads)
         self.sm_scale = 1 / float(np.sqrt(dim)) if sm_scale is None else require_positive("sm_scale", sm_scale)
         self.spans = cupy.asarray(cache.spans)
         self.status = cupy.zeros(1, dtype=np.uint32)
         wide = np.float64 if cache.keys.dtype.itemsize == 8 else np.float32
-        dtype = cache.keys.dtype if out_dtype is None else out_dtype
+        dtype = cache.keys.dtype if out_dtype is None else output_dtype(out_dtype)
         self.value = cupy.empty((batch, num_qo_heads, dim), dtype=dtype)
         self.lse = cupy.empty((batch, num_qo_heads), dtype=wide)
         self._returned = from_native(self.value, cache.array_type), from_native(self.lse, cache.array_type)
@@ -67,7 +70,13 @@ class PlannedStep:
         """
         shape = (*self.value.shape[:2], self.cache.keys.shape[-1])
         with callers_stream(self.cache.array_type):
-            self._step(checked("query", self._native("query", query), self.cache.keys.dtype, shape, alignment=4))
+            native = checked("query", self._native("query", query), self.cache.keys.dtype, shape, alignment=4)
+            try:
+                for launch in self.stages(native).values():
+                    launch()
+            except BaseException:
+                self._abandon()
+                raise
         return self._returned
 
     def append(self, keys: Any, values: Any) -> None:
@@ -104,8 +113,15 @@ class PlannedStep:
         if found:
             raise RuntimeError(" ".join(sentence for bit, sentence in STATUS.items() if found & bit))
 
-    def _step(self, query: Any) -> None:
+    def stages(self, query: Any) -> dict[str, Callable[[], None]]:
+        """What a step launches for a query that `run` would take, by name and in order, to be timed apart.
+
+        A stage relies on those before it: each has to run once, in this order, before any runs again.
+        """
         raise NotImplementedError
+
+    def _abandon(self) -> None:
+        """Undo what a step that was cut short has left."""
 
     def _index(self, keys: Any, values: Any) -> None:
         """Add new tokens to the index; a step without one has nothing to do."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -53,17 +55,16 @@ class SantaPlan(PlannedStep):
         self.buffers = drawing.DrawBuffers.empty(rows, dim, most)
         settle()
 
-    def _step(self, query: Any) -> None:
-        self.score(query)
-        self.draw()
+    def stages(self, query: Any) -> dict[str, Callable[[], None]]:
+        return {"score": partial(self._score, query), "draw": self._draw}
 
-    def score(self, query: Any) -> None:
-        """Stage 1: scores of every valid token and the softmax state of every tile."""
+    def _score(self, query: Any) -> None:
+        """Scores of every valid token and the softmax state of every tile."""
         keys, spans = self.cache.keys, self.spans
         drawing.score_tiles_into(self.scores, self.states, query, keys, spans, self.sm_scale, self.shape)
 
-    def draw(self) -> None:
-        """Stage 2: the draws and the average of their values; the step is counted."""
+    def _draw(self) -> None:
+        """The draws and the average of their values; the step is counted."""
         drawing.draw_values_into(
             (self.value, self.lse, self.draws),
             (self.scores, self.states, self.cache.values, self.spans),

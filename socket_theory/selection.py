@@ -70,6 +70,13 @@ class Budget:
         return max(share, min(kv_len, self.sink + self.window))
 
 
+def require_budget(budget: Budget) -> Budget:
+    """`budget` if it is a Budget, else TypeError."""
+    if not isinstance(budget, Budget):
+        raise TypeError(f"budget is of type {type(budget).__name__}: pass Budget(tokens=n) or Budget(fraction=f).")
+    return budget
+
+
 def rank_keys(scores: NDArray[Any]) -> NDArray[np.uint64]:
     """Integers whose order is the selection order: score first (float32, -0.0 as 0.0), the later token wins a tie.
 

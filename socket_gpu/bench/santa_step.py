@@ -40,7 +40,7 @@ def measure_santa(inputs: Inputs, shape: Shape, method: Santa, clock: Clock) -> 
     steps = [plan.steps.copy()]
     timing = clock.time(replay, before=put, after=lambda: steps.append(plan.steps.copy()))
     require_single_steps([host(array) for array in steps])
-    split = stage_us({"score": lambda: plan.score(query), "draw": plan.draw}, put, clock, timing.us)
+    split = stage_us(plan.stages(query), put, clock, timing.us)
     _check_liveness(plan, inputs, query, replay)
 
     draws = host(plan.draws)

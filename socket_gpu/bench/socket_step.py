@@ -44,8 +44,7 @@ def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock)
     put = next_query(inputs, query)
     timing = clock.time(replay, before=put, after=lambda: searches.append(plan.searches.copy()))
     # The query's preparation is the beginning of the launch that scores, and counts there.
-    stages = {"score": lambda: plan.score(query), "select": plan.select, "attend": lambda: plan.attend(query)}
-    split = stage_us(stages, put, clock, timing.us)
+    split = stage_us(plan.stages(query), put, clock, timing.us)
     _check_liveness(plan, inputs, query, replay)
 
     misses = {

@@ -160,8 +160,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_SM)
             weights += fade * __ldcg(state + HEAD_DIM + 1);
         }
         const i64 head = (i64)row * HEADS + h;
-        output[head * HEAD_DIM + d] = Element<OUT>::down(weights > 0 ? total / weights : (Sum)0);
+        const OUT stored = Element<OUT>::down(weights > 0 ? total / weights : (Sum)0);
+        output[head * HEAD_DIM + d] = stored;
         if (d == 0) lse[head] = weights > 0 ? above + (Sum)log((double)weights) : (Sum)-INFINITE;
-        if (status && !(weights > 0 && total - total == 0)) atomicOr(status, 2u);
+        const Sum seen = Element<OUT>::up(stored);
+        if (status && !(weights > 0 && seen - seen == 0)) atomicOr(status, 2u);
     }
 }

@@ -190,7 +190,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         float added = 0;
         for (int s = 0; s < splits; ++s) added += __ldcg(partial + ((i64)row * splits + s) * HEAD_DIM + d);
         const float mean = FLASH ? added : added / (float)num_samples;
-        output[(i64)row * HEAD_DIM + d] = Element<OUT>::down(mean);
-        if (status && !(mean - mean == 0 && total - total == 0)) atomicOr(status, 2u);
+        const OUT stored = Element<OUT>::down(mean);
+        output[(i64)row * HEAD_DIM + d] = stored;
+        const float seen = Element<OUT>::up(stored);
+        if (status && !(seen - seen == 0 && total - total == 0)) atomicOr(status, 2u);
     }
 }

@@ -13,7 +13,7 @@ from socket_theory.estimators.inputs import check_capacity, check_center, check_
 from socket_theory.estimators.step import Step
 from socket_theory.hashing import Planes, SignHash
 from socket_theory.rng import Key
-from socket_theory.selection import Budget
+from socket_theory.selection import Budget, require_budget
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class Method:
         """
         step = Step.start(self, query, cache, sm_scale, out_dtype)
         self.check_key(key)
-        if budget is not None and not isinstance(budget, Budget):
-            raise TypeError(f"budget is of type {type(budget).__name__}: pass Budget(tokens=n) or Budget(fraction=f).")
+        if budget is not None:
+            require_budget(budget)
         with callers_stream(cache.array_type):
             if budget is None:
                 indices = step.everything()

@@ -55,7 +55,7 @@ class Step:
         require_finite("query", native)
         scale = 1 / float(np.sqrt(native.shape[-1])) if sm_scale is None else require_positive("sm_scale", sm_scale)
         require_finite("sm_scale", np.asarray(scale))
-        dtype = native.dtype if out_dtype is None else _output_dtype(out_dtype)
+        dtype = native.dtype if out_dtype is None else output_dtype(out_dtype)
         return cls(native, cache, scale, dtype)
 
     def everything(self) -> Any:
@@ -97,6 +97,7 @@ class Step:
         )
 
 
-def _output_dtype(out_dtype: Any) -> Any:
+def output_dtype(out_dtype: Any) -> Any:
+    """NumPy's dtype of a float dtype of NumPy, ml_dtypes or torch, or its name; TypeError for others."""
     name = require_float("out_dtype", np.dtype(out_dtype) if isinstance(out_dtype, type) else out_dtype)
     return bfloat16() if name == "bfloat16" else np.dtype(name)

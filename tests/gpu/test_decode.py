@@ -46,13 +46,37 @@ def test_a_run_is_the_eager_step(device, method, group):
         same_step(device, plan, method.attend(query * (1 + step), cache, budget=budget))
 
 
-def test_stages_that_were_interrupted_leave_no_trace(device):
+def test_a_step_that_was_interrupted_leaves_no_trace_in_a_graph(device, monkeypatch):
     method = Socket.as_released()
     query, cache = step_of(device, method)
     plan = device.plan(cache, query, BUDGET)
     plan.run(query)
+    replay = device.captured(lambda: plan.run(query))
     plan.survivors.floors[:, 0] = 0
-    plan.score(-query)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "_select", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            plan.run(-query)
+    replay()
+    plan.check()
+    same_step(device, plan, method.attend(query, cache, budget=BUDGET))
+
+
+@pytest.mark.parametrize("listings", [2, 40])
+def test_tokens_listed_more_than_once_do_not_stop_selection(device, listings):
+    """As by replays of a graph with the first stage alone."""
+    method = Socket.as_released()
+    query, cache = step_of(device, method)
+    plan = device.plan(cache, query, BUDGET)
+    plan.run(query)
+    score = plan.stages(query)["score"]
+    for _ in range(listings - 1):
+        score()
+    plan.run(query)
     plan.run(query)
     plan.check()
     same_step(device, plan, method.attend(query, cache, budget=BUDGET))

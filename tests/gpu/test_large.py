@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from socket_theory import Budget, Socket
+from socket_theory import Budget, Santa, Socket
 from socket_theory.attention import softmax_attention
 from socket_theory.backend import bfloat16
 from socket_theory.hashing import hash_keys, round_to_bfloat16
 from socket_theory.numpy_backend import NumpyBackend
+from socket_theory.rng import uniform
 from socket_theory.selection import select_tokens
 from socket_theory.testing import assert_close, relative_rms, rounding_margin
 
@@ -18,6 +19,7 @@ TOKENS, KV_HEADS, GROUP, DIM = 1 << 22, 9, 4, 128
 START, APPENDED = 5, 3
 BYTES_NEEDED = 50 << 30
 METHOD, BUDGET = Socket.as_released(), Budget(tokens=12_000, sink=128, window=128)
+SAMPLES = 256
 # The KV heads whose rows begin at 2^31 elements and end beyond 2^32.
 FAR_HEADS = (4, 8)
 
@@ -58,8 +60,19 @@ def step(device):
         arrays = cache.arrays["keys"], cache.arrays["values"], cache.arrays["value_norms"]
         results = plan.scores, plan.indices, plan.value, plan.lse
         far[head] = [device.get(a[0, head]) for a in arrays] + [device.get(a[0, rows]) for a in results]
-    yield SimpleNamespace(query=query, tokens=tokens, planes=planes, codes=cache.arrays["codes"], far=far)
-    del cache, plan
+    sampler = Santa(SAMPLES).prepare(cache.keys, cache.values, kv_start=START, kv_len=TOKENS - START)
+    drawn = device.santa_plan(sampler, query)
+    drawn.run(device.put(query))
+    drawn.check()
+    draws = {}
+    for head in FAR_HEADS:
+        rows = slice(head * GROUP, (head + 1) * GROUP)
+        draws[head] = [
+            device.get(a) for a in (drawn.scores[rows], *(a[0, rows] for a in (drawn.draws, drawn.value, drawn.lse)))
+        ]
+    codes = cache.arrays["codes"]
+    yield SimpleNamespace(query=query, tokens=tokens, planes=planes, codes=codes, far=far, draws=draws)
+    del cache, plan, sampler, drawn
     pool.free_all_blocks()
 
 
@@ -103,3 +116,23 @@ def test_the_selection_and_the_output_far_out_are_the_references(step, head):
         expected = softmax_attention(step.query[0, head * GROUP + row], keys[kept], values[kept])
         assert_close(value[row], expected.value, "bfloat16")
         assert_close(np.exp(lse[row] - expected.lse), 1.0, "bfloat16")
+
+
+@pytest.mark.parametrize("head", FAR_HEADS)
+def test_the_draws_far_out_are_the_references(device, step, head):
+    (keys, values, *_), (scores, draws, value, lse) = step.far[head], step.draws[head]
+    slots = np.concatenate([np.arange(START, 300), np.arange(TOKENS - 300, TOKENS)])
+    for row in range(GROUP):
+        query = step.query[0, head * GROUP + row].astype(np.float64)
+        logits = keys[slots].astype(np.float64) @ query / np.sqrt(DIM) / np.log(2)
+        np.testing.assert_allclose(scores[row, slots - START], logits, atol=1e-3)
+        held = scores[row, : TOKENS - START].astype(np.float64)
+        total = np.cumsum(np.exp2(held - held.max()))
+        assert lse[row] == pytest.approx(np.log(2) * held.max() + np.log(total[-1]), abs=1e-4)
+        offset = uniform(device.key, np.array([head * GROUP + row << 32]), 0)[0]
+        places, chosen = (np.arange(SAMPLES) + offset) / SAMPLES, draws[row] - START
+        edges = np.append(0, total / total[-1])
+        assert (edges[chosen] - 1e-4 <= places).all()
+        assert (places <= edges[chosen + 1] + 1e-4).all()
+        assert chosen[-1] > 0.9 * TOKENS
+        assert_close(value[row], values[draws[row]].astype(np.float64).mean(axis=0), "bfloat16")

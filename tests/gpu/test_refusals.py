@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from socket_gpu.decode import DecodePlan
 from socket_theory import Budget, Dense, Key, Socket
 from socket_theory.backend import bfloat16
 from socket_theory.numpy_backend import NumpyBackend
@@ -100,6 +101,24 @@ def test_a_plan_needs_a_method_with_kernels_a_gpu_cache_and_a_head_ratio(device,
         device.plan(Dense().prepare(cache.keys, cache.values, **one), query, BUDGET)
     with pytest.raises(ValueError, match="sm_scale"):
         device.plan(cache, query, BUDGET, sm_scale=-1.0)
+    for budget in (None, 100):
+        with pytest.raises(TypeError, match=r"budget is of type \w+: pass Budget\(tokens=n\)"):
+            device.plan(cache, query, budget)
+    with pytest.raises(ValueError, match="num_qo_heads=-2 was given: pass an integer of at least 1"):
+        DecodePlan(cache, num_qo_heads=-2, budget=BUDGET)
+    with pytest.raises(TypeError, match="out_dtype has dtype int32: pass one of float16"):
+        device.plan(cache, query, BUDGET, out_dtype=np.int32)
+
+
+def test_an_output_that_its_dtype_cannot_hold_is_reported(device, step):
+    query, cache, _ = step
+    plan = device.plan(cache, query, BUDGET, out_dtype=np.float16)
+    plan.run(query)
+    plan.check()
+    cache.values[0, 1, :, 5] = 1e5
+    plan.run(query)
+    with pytest.raises(RuntimeError, match=r"an output is not finite: .*or pass a wider out_dtype"):
+        plan.check()
 
 
 def test_mixed_libraries_are_refused(device, step):
@@ -214,4 +233,4 @@ def test_rows_and_heads_beyond_the_grid_are_refused(device):
     cache = METHOD.prepare(*rows, key=Key.from_seed(1), backend=device.engine)
     query = device.put(draw.standard_normal((1, 64, 256)).astype(np.float32))
     with pytest.raises(ValueError, match="64 query heads of head_dim=256 share a list: pass a budget"):
-        device.plan(cache, query, Budget(tokens=9, group="shared")).run(query)
+        device.plan(cache, query, Budget(tokens=9, group="shared"))

@@ -10,7 +10,11 @@ import pytest
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
-CLEAN = {"memcheck": "ERROR SUMMARY: 0 errors", "racecheck": "RACECHECK SUMMARY: 0 hazards displayed"}
+CLEAN = {
+    "memcheck": "ERROR SUMMARY: 0 errors",
+    "racecheck": "RACECHECK SUMMARY: 0 hazards displayed",
+    "synccheck": "ERROR SUMMARY: 0 errors",
+}
 
 
 def sanitize(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -88,6 +88,18 @@ def test_a_plan_needs_a_key_a_gpu_cache_a_head_ratio_and_a_scale(device):
         device.santa_plan(cache, query, sm_scale=-1.0)
 
 
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_an_output_that_its_dtype_cannot_hold_is_reported(device, method):
+    query, cache = prepared(device, method)
+    cache.values[0, 1, :, 5] = device.put(np.array(1e6, BFLOAT16))
+    plan, wide = (device.santa_plan(cache, query, out_dtype=dtype) for dtype in (np.float16, np.float32))
+    wide.run(query)
+    wide.check()
+    plan.run(query)
+    with pytest.raises(RuntimeError, match=r"an output is not finite: .*or pass a wider out_dtype"):
+        plan.check()
+
+
 def test_a_query_of_another_kind_is_refused_and_not_counted(device):
     query, cache = prepared(device)
     plan = device.santa_plan(cache, query)

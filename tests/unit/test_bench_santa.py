@@ -53,13 +53,13 @@ class ReferencePlan(SantaPlan):
 
     stages_run = 0
 
-    def score(self, query):
+    def _score(self, query):
         ReferencePlan.stages_run += 1
         for row, (sequence, head) in enumerate(np.ndindex(query.shape[:2])):
             logits = attention_logits(query[sequence, head], self.cache.keys[sequence, head // self.group])
             self.scores[row, : self.slots] = logits / np.log(2)
 
-    def draw(self):
+    def _draw(self):
         ReferencePlan.stages_run += 1
         for row, (sequence, head) in enumerate(np.ndindex(self.value.shape[:2])):
             uniforms = self.offsets(row, self.method.num_uniforms(self.slots))
@@ -85,14 +85,14 @@ class ReferencePlan(SantaPlan):
 
 
 class StaleQuery(ReferencePlan):
-    def score(self, query):
+    def _score(self, query):
         self.first = getattr(self, "first", query.copy())
-        super().score(self.first)
+        super()._score(self.first)
 
 
 class WrongScale(ReferencePlan):
-    def score(self, query):
-        super().score((1.01 * query.astype(np.float64)).astype(query.dtype))
+    def _score(self, query):
+        super()._score((1.01 * query.astype(np.float64)).astype(query.dtype))
 
 
 class OneOffset(ReferencePlan):
@@ -108,16 +108,16 @@ class SharedOffset(ReferencePlan):
 
 
 class StuckSteps(ReferencePlan):
-    def draw(self):
-        super().draw()
+    def _draw(self):
+        super()._draw()
         self.steps -= np.uint64(1)
 
 
 class LateSteps(ReferencePlan):
     """Counts two steps of one head in a launch after the first."""
 
-    def draw(self):
-        super().draw()
+    def _draw(self):
+        super()._draw()
         self.steps[3] += np.uint64(self.steps[0] == 2)
 
 
@@ -127,35 +127,35 @@ class NextToken(ReferencePlan):
 
 
 class LostDraw(ReferencePlan):
-    def draw(self):
-        super().draw()
+    def _draw(self):
+        super()._draw()
         self.draws[1, 3, -1] = -1
 
 
 class OtherHead(ReferencePlan):
-    def draw(self):
-        super().draw()
+    def _draw(self):
+        super()._draw()
         self.value[...] = self.value[:, ::-1].copy()
 
 
 class OneDrawTooMany(ReferencePlan):
     """An average over S draws divided by S - 1."""
 
-    def draw(self):
-        super().draw()
+    def _draw(self):
+        super()._draw()
         self.value[...] = self.value * np.float32(40 / 39)
 
 
 class WrongLse(ReferencePlan):
-    def draw(self):
-        super().draw()
+    def _draw(self):
+        super()._draw()
         self.lse += np.float32(2e-4)
 
 
 class Unwritten(ReferencePlan):
-    def draw(self):
+    def _draw(self):
         before = self.value[0, 1].copy()
-        super().draw()
+        super()._draw()
         self.value[0, 1] = before
 
 
@@ -196,9 +196,9 @@ def measure(inputs, monkeypatch, plan=ReferencePlan, method=METHODS[0]):
 class Recorded(ReferencePlan):
     """Keeps the draws of every step by the step's number."""
 
-    def draw(self):
+    def _draw(self):
         step = int(self.steps[0])
-        super().draw()
+        super()._draw()
         Recorded.last = step, self.draws.copy()
 
 

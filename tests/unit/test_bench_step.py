@@ -58,10 +58,12 @@ class NumpyPlan:
     def forget(self):
         self.known = False
 
+    def stages(self, query):
+        return {"score": lambda: self.score(query), "select": self.select, "attend": lambda: self.attend(query)}
+
     def run(self, query):
-        self.score(query)
-        self.select()
-        self.attend(query)
+        for launch in self.stages(query).values():
+            launch()
 
     def score(self, query):
         NumpyPlan.stages_run += 1

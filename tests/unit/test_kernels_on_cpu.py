@@ -77,7 +77,9 @@ def select(build: Callable[..., Any]) -> Callable[..., Any]:
     """(indices [K], times that all scores were searched) of scores [N], with a floor and its margin or without."""
     run = build("select.cu", SELECT, PER_THREAD=2, BLOCKS_A_SM=1, WIDTH=4)
 
-    def selected(scores: Any, span: tuple[int, int], budget: Budget, parts: int, floor: Any = None) -> tuple[Any, int]:
+    def selected(
+        scores: Any, span: tuple[int, int], budget: Budget, parts: int, floor: Any = None, listings: int = 1
+    ) -> tuple[Any, int]:
         kept = budget.kept(span[1])
         indices, lengths = np.full((1, kept), -7, np.int32), np.zeros(1, np.int32)
         survivors, counts, status = np.zeros(CAPACITY, np.uint64), np.zeros(3, np.uint32), np.zeros(1, np.uint32)
@@ -87,8 +89,8 @@ def select(build: Callable[..., Any]) -> Callable[..., Any]:
             orders = np.where(np.isnan(scores), 2**32 - 1, orders).astype(np.uint64)
             slots = np.arange(span[0] + budget.sink, sum(span) - budget.window)
             passed = slots[orders[slots] >= floors[0]]
-            counts[0] = len(passed)
-            keys = orders[passed] << np.uint64(32) | passed.astype(np.uint64)
+            keys = np.tile(orders[passed] << np.uint64(32) | passed.astype(np.uint64), listings)
+            counts[0] = len(keys)
             survivors[: len(keys)] = np.random.default_rng(1).permutation(keys)[:CAPACITY]
         tokens = -1 if budget.tokens is None else budget.tokens
         spans = np.array([span], np.int64)
@@ -143,6 +145,18 @@ def test_selection_ends_and_is_the_references_whatever_the_floor_is(select: Call
         expected = NumpyBackend().select(finite[None, None], np.array([[start, length]]), budget, 1)[0, 0]
         np.testing.assert_array_equal(found, expected)
     assert 0 < sum(searched) < 9
+
+
+@pytest.mark.parametrize("listings", [2, 40, 100])
+def test_selection_ends_when_tokens_are_listed_more_than_once(select: Callable[..., Any], listings: int) -> None:
+    """As a graph that only scores leaves them; slots that are kept are still in order and in the span."""
+    scores = np.random.default_rng(8).standard_normal(320).astype(np.float32)
+    for floor in (0x80000000, 0xBF800000, 0xC0000000):  # of scores 0, 1 and 2
+        found, _ = select(scores, (20, 250), Budget(tokens=30, sink=3, window=7), 2, (floor, 1 << 20), listings)
+        kept = found[(found != -7) & (found != -1)]
+        assert (np.diff(kept) > 0).all()
+        assert kept[0] == 20
+        assert kept[-1] <= 269
 
 
 @pytest.mark.parametrize("sampler", ["phase_carried", "flash"])
