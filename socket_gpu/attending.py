@@ -35,17 +35,17 @@ class Block:
             do not fit in shared memory.
         """
         dim, size = keys.shape[-1], keys.dtype.itemsize
-        packs = -(-dim * size // 512)
-        lanes = dim * size // 16 // packs
-        if dim * size % 16 or lanes & (lanes - 1):
+        pieces = dim * size // 16
+        if dim * size % 16 or pieces & (pieces - 1):
             raise ValueError(f"head_dim={dim} of {keys.dtype} was given: pass 64, 128 or 256.")
+        lanes = min(pieces, 32)
         # Partial states of the warps of a block share 48 KB.
         state = heads * (dim + 2) * np.dtype(dtype).itemsize
         if state > _STATES:
             raise ValueError(
                 f"{heads} query heads of head_dim={dim} share a list: pass a budget with group='per_head'."
             )
-        return cls(packs, lanes, 32 * max(1, min(8, 1 << (_STATES // state).bit_length() - 1)))
+        return cls(pieces // lanes, lanes, 32 * max(1, min(8, 1 << (_STATES // state).bit_length() - 1)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,8 +26,8 @@ class PlannedStep:
     """Buffers and launches of one layer's step over one cache, planned once and run many times.
 
     Queries and tokens are CuPy arrays, or torch CUDA tensors where the cache was prepared from them; kernels are
-    launched on CuPy's, or torch's, current stream, by a stage of a plan alone on CuPy's. `spans` int64 [B, 2] hold
-    (kv_start, kv_len) on the device; those of `cache`, on the host, stay as they were planned.
+    launched on CuPy's, or torch's, current stream. `spans` int64 [B, 2] hold (kv_start, kv_len) on the device; those of
+    `cache`, on the host, stay as they were planned.
 
     Raises
     ------
@@ -114,9 +114,10 @@ class PlannedStep:
             raise RuntimeError(" ".join(sentence for bit, sentence in STATUS.items() if found & bit))
 
     def stages(self, query: Any) -> dict[str, Callable[[], None]]:
-        """What a step launches for a query that `run` would take, by name and in order, to be timed apart.
+        """What a step launches on CuPy's stream, by name and in order, to be timed apart. Nothing is checked.
 
-        A stage relies on those before it: each has to run once, in this order, before any runs again.
+        The query is a CuPy array of the shape, dtype and layout that `run` takes. A stage relies on those before it:
+        each has to run once, in this order, before any runs again.
         """
         raise NotImplementedError
 

@@ -32,8 +32,9 @@ class SantaPlan(PlannedStep):
     Raises
     ------
     TypeError, ValueError
-        For a sampler without GPU kernels, a dtype but float16 and bfloat16, a head_dim but 64 and 128, a tile_len of
-        flash but multiples of 32 up to 1024, more than 8 query heads a KV head, no key, and as PlannedStep.
+        For another method, a sampler without GPU kernels, a dtype but float16 and bfloat16, a head_dim but 64 and 128,
+        a tile_len of flash but multiples of 32 up to 1024, more than 8 query heads a KV head, no key, more tokens than
+        a block scans tiles of, and as PlannedStep.
     """
 
     def __init__(

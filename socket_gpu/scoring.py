@@ -52,8 +52,9 @@ def byte_table_error(ratio: float, num_planes: int) -> float:
     """RMS error of a score from byte tables over the standard deviation of scores, where every |h|/tau is `ratio`.
 
     Entries span [(1-t)^P, (1+t)^P], t = tanh(ratio), in 253 steps; rounding is uniform over a step, and the variance of
-    an entry over codes is (1+t^2)^P - 1. Both add over tables. Shorter queries have smaller |h|/tau and about the same
-    ratio, until their entries' range falls below 1/64 of the largest.
+    an entry over codes is (1+t^2)^P - 1. Both add over tables. Where |h|/tau differ it is more, up to twice as much, as
+    all tables are rounded in the steps of the widest (decisions.md); where they are small it is less, until the range
+    of the entries falls below 1/64 of the largest.
     """
     t = math.tanh(ratio)
     step = ((1 + t) ** num_planes - (1 - t) ** num_planes) / 253

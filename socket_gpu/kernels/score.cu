@@ -10,7 +10,7 @@
 //
 // BYTES (MODE 0): an entry is 4 bytes, a head each, floor((w - lowest) / step + t / 32): the dither t / 32 of table t
 //   keeps equal products of many tables from being rounded alike. Integers are summed, so no order of sums matters.
-//   Errors are those of byte_table_error (scoring.py), more for queries so short that all products are within 2%. Beyond
+//   Errors are told by byte_table_error (scoring.py), more for queries so short that all products are within 2%. Beyond
 //   LOW_BITS only for hard collisions, whose halves are combined by AND.
 // FLOAT (MODE 1): an entry is one head's float; a group takes a pass a head.
 //

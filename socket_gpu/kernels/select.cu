@@ -125,7 +125,7 @@ template <typename Each> __device__ __forceinline__ Range narrow(const Each& eac
         }
         low += found << shift, left -= search.found[1], open = false;
         last = low + min(~0u - low, (1u << shift) - 1);
-        const bool repeated = by_slot && shift == 0;  // one slot, listed by several steps of which the others were cut short
+        const bool repeated = by_slot && shift == 0;  // one slot, listed by a graph that only scores
         if (held == left || held <= FEW || repeated) {
             if (by_slot) return {(u64)tie << 32 | low, (u64)tie << 32 | last, left, held == left || repeated};
             return {(u64)low << 32, (u64)last << 32 | ~0u, left, held == left};

@@ -73,12 +73,13 @@ def value_aware_spread(weights: Float, values: Float) -> SamplingSpread:
     """
     law = _probabilities(weights)
     values = require_rows("values", values, len(law))
-    norms = np.sqrt((values * values).sum(axis=-1))
+    rows = np.where(law[:, None] > 0, values, 0)
+    norms = np.sqrt((rows * rows).sum(axis=-1))
     shares = law * norms
     scale = shares.sum()
     if scale == 0:
         return SamplingSpread(0.0, 0.0)
-    return _spread(shares / scale, scale * values / np.where(norms > 0, norms, 1)[:, None])
+    return _spread(shares / scale, scale * rows / np.where(norms > 0, norms, 1)[:, None])
 
 
 def _probabilities(weights: Float) -> Float:

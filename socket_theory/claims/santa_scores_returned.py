@@ -17,6 +17,7 @@ from socket_theory.query_sampling import firing_probabilities, group_magnitudes,
 Law = Callable[[Bernoulli], tuple[Float, Float]]
 METHODS = (
     Bernoulli(1),
+    Bernoulli(2),
     Bernoulli(3, "iid"),
     Bernoulli(2, shared_query=True),
     Bernoulli(3, "iid", shared_query=True),

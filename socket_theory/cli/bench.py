@@ -104,10 +104,12 @@ def _run(bench: Callable[[str, _Announce], dict[str, Any]], json_path: Path | No
         if known is None:
             raise ValueError("this copy of the source has no git history to name its commit: pass --commit HASH.")
         result = bench(known, lambda case: click.echo(f"measuring {case}", err=True))
-        _print_result(result)
-        if json_path:
-            with replacing(json_path) as file:
-                file.write(json.dumps(result, indent=1, allow_nan=False).encode() + b"\n")
+        try:
+            _print_result(result)
+        finally:
+            if json_path:
+                with replacing(json_path) as file:
+                    file.write(json.dumps(result, indent=1, allow_nan=False).encode() + b"\n")
 
 
 def _print_result(result: dict[str, Any]) -> None:

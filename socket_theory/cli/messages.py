@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,9 +11,20 @@ import click
 INTERRUPTED = 130
 
 
+def quiet_cleanup() -> None:
+    """Keep joblib's own warnings out of an interrupt's message; call it before workers start.
+
+    Its resource tracker, a process of its own, deletes what an interrupted run left and warns of what is gone already.
+    """
+    given = os.environ.get("PYTHONWARNINGS", "").split(",")
+    wanted = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = ",".join([*filter(None, given), *([] if wanted in given else [wanted])])
+
+
 @contextmanager
 def plain_messages() -> Iterator[None]:
     """Sentences of this library become the command's error (exit code 1); Ctrl-C leaves one line and exit code 130."""
+    quiet_cleanup()
     try:
         yield
     except (ValueError, TypeError, ImportError, OSError) as error:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from socket_theory.cli.messages import INTERRUPTED, plain_messages
+from socket_theory.cli.messages import INTERRUPTED, plain_messages, quiet_cleanup
 from socket_theory.cli.report_file import repeating_command, report_option, write_report
 from socket_theory.cli.verify_table import print_results
 from socket_theory.rng import Key
@@ -134,6 +134,7 @@ def _run(claims: Sequence[Claim], effort: Effort, seed: int, jobs: int) -> tuple
 
     from socket_theory.claims.registry import verify
 
+    quiet_cleanup()
     results: dict[str, Result] = {}
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)

@@ -21,8 +21,8 @@ class Cache:
     """Made by `Method.prepare`; every operation returns a new one and leaves this one as it was.
 
     But on a GPU an append that fits writes behind a cache's last token into the arrays it shares with those it came
-    from: of two appended to one cache only the last holds, and after an append to a truncated one the longer one has
-    the new tokens too.
+    from: of two appended to one cache only the last holds, and an append to a truncated one overwrites what the longer
+    one held there.
 
     Parameters
     ----------

@@ -189,10 +189,11 @@ def test_fetch_knows_its_models() -> None:
 
 
 def test_an_interrupt_leaves_a_plain_message_and_no_file(qkv: Path, tmp_path: Path) -> None:
-    """Ctrl-C reaches the command and its workers alike, as from a terminal."""
+    """Ctrl-C reaches the command and its workers alike, as from a terminal; a file that joblib still lists is gone."""
     arguments = ["attention", "--qkv", str(qkv), "--json", str(tmp_path / "out.json")]
     program = f"""
 import joblib, pathlib, time
+from joblib.externals.loky.backend import resource_tracker
 import socket_theory.cli.evaluate as command
 
 def work(name):
@@ -200,6 +201,7 @@ def work(name):
     time.sleep(60)
 
 def evaluate(*_, **__):
+    resource_tracker.register({str(tmp_path / "gone")!r}, "file")
     joblib.Parallel()(joblib.delayed(work)(f"started-{{i}}") for i in range(2))
 
 command.evaluate_attention = evaluate

@@ -1,7 +1,7 @@
 """Every kernel once on small odd shapes, for compute-sanitizer: `compute-sanitizer python tests/gpu/sanitize.py`.
 
 CuPy's memory pool is off, so that every array is an allocation of its own and an overrun of one element shows.
-`--plant overrun` and `--plant race` launch a kernel with that fault instead, to see that it is reported.
+`--plant overrun`, `race` or `barrier` launches a kernel with that fault instead, to see that it is reported.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ PLANTED = {
         __shared__ float y[64];
         y[threadIdx.x] = threadIdx.x;
         x[threadIdx.x] = y[63 - threadIdx.x];
+    }""",
+    "barrier": """extern "C" __global__ void barrier(float* x, int n) {
+        if (threadIdx.x < 32) __syncthreads();
+        x[threadIdx.x] = n;
     }""",
 }
 # Method, head_dim, dtype, query heads a KV head, group of the budget: coarse, float and hard look-ups, more tables than
@@ -126,7 +130,7 @@ def select_wide_rows() -> None:
 
 def launch_planted(name: str) -> None:
     kernel, array = cupy.RawKernel(PLANTED[name], name), cupy.zeros(64, np.float32)
-    kernel((1,), (64 if name == "race" else 1,), (array, np.int32(64)))
+    kernel((1,), (1 if name == "overrun" else 64,), (array, np.int32(64)))
     cupy.cuda.Device().synchronize()
 
 

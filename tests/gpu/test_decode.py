@@ -66,20 +66,24 @@ def test_a_step_that_was_interrupted_leaves_no_trace_in_a_graph(device, monkeypa
     same_step(device, plan, method.attend(query, cache, budget=BUDGET))
 
 
-@pytest.mark.parametrize("listings", [2, 40])
-def test_tokens_listed_more_than_once_do_not_stop_selection(device, listings):
-    """As by replays of a graph with the first stage alone."""
-    method = Socket.as_released()
-    query, cache = step_of(device, method)
-    plan = device.plan(cache, query, BUDGET)
+def test_a_token_listed_too_often_for_any_guess_does_not_stop_selection(device):
+    """As by replays of a graph with the first stage alone; the list has room for 20 tokens of 100 replays."""
+    method, budget = Socket.as_released(), Budget(tokens=10, sink=2, window=3)
+    query, cache = step_of(device, method, slots=9000, capacity=9000, spans=[(0, 9000)] * 2)
+    plan = device.plan(cache, query, budget)
     plan.run(query)
+    floors = np.sort(device.get(plan.totals).reshape(16, -1)[:, 2:8997], axis=1)[:, -20]
+    plan.survivors.floors[:, 0] = device.put(floors.view(np.uint32) | np.uint32(2**31))
     score = plan.stages(query)["score"]
-    for _ in range(listings - 1):
+    for _ in range(100):
         score()
+    listed = device.get(plan.survivors.counts[0])
+    assert listed.min() >= 2000
+    assert listed.max() <= plan.survivors.keys.shape[1]
     plan.run(query)
     plan.run(query)
     plan.check()
-    same_step(device, plan, method.attend(query, cache, budget=BUDGET))
+    same_step(device, plan, method.attend(query, cache, budget=budget))
 
 
 @pytest.mark.parametrize("method", [Socket.as_released(), HardLSH()], ids=str)

@@ -134,6 +134,8 @@ ODD = [
     (96, 96, "bfloat16", "bfloat16", "head_dim"),
     (80, 80, "float32", "float32", "head_dim"),
     (20, 20, "float16", "float16", "head_dim"),
+    (132, 132, "float32", "float32", "head_dim"),
+    (66, 66, "float64", "float64", "head_dim"),
     (64, 32, "float32", "float32", "values"),
     (64, 128, "float32", "float32", "values"),
     (64, 64, "bfloat16", "float32", "dtype"),

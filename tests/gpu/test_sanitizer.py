@@ -1,4 +1,4 @@
-"""compute-sanitizer finds nothing in any kernel, after it has found a planted overrun and a planted race."""
+"""compute-sanitizer finds nothing in any kernel, after it has found a planted overrun, race and divergent barrier."""
 
 import os
 import shutil
@@ -41,6 +41,12 @@ def test_a_planted_race_is_found():
     run = sanitize("racecheck", "--plant", "race")
     assert "hazard" in run.stdout
     assert CLEAN["racecheck"] not in run.stdout
+    assert run.returncode == 77
+
+
+def test_a_planted_divergent_barrier_is_found():
+    run = sanitize("synccheck", "--plant", "barrier")
+    assert "Barrier error detected" in run.stdout
     assert run.returncode == 77
 
 
