@@ -34,7 +34,7 @@ PLANTED = {
         x[threadIdx.x] = y[63 - threadIdx.x];
     }""",
     "barrier": """extern "C" __global__ void barrier(float* x, int n) {
-        if (threadIdx.x < 32) __syncthreads();
+        if (threadIdx.x < 16) __syncthreads();
         x[threadIdx.x] = n;
     }""",
 }

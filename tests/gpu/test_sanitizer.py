@@ -46,7 +46,7 @@ def test_a_planted_race_is_found():
 
 def test_a_planted_divergent_barrier_is_found():
     run = sanitize("synccheck", "--plant", "barrier")
-    assert "Barrier error detected" in run.stdout
+    assert "Divergent thread(s) in warp" in run.stdout
     assert run.returncode == 77
 
 
