@@ -144,6 +144,22 @@ def test_the_table_and_the_json_hold_every_row(asked: dict[str, Any], tmp_path: 
         assert shown in " ".join(done.output.split()), shown
 
 
+def test_results_survive_a_broken_output_and_an_unwritable_file(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("--json", tmp_path / "file" / "out.json", "--commit", "c0ffee")
+    assert done.exit_code == 1
+    assert "98.8" in done.output
+
+    def broken(_: Any) -> None:
+        raise BrokenPipeError("the reader is gone.")
+
+    monkeypatch.setattr(bench, "_print_result", broken)
+    assert run("--json", tmp_path / "out.json", "--commit", "c0ffee").exit_code == 1
+    assert json.loads((tmp_path / "out.json").read_text())["rows"] == [ROW, ABSENT, INDEX]
+
+
 def test_santa_shows_and_writes_what_it_drew(asked: dict[str, Any], tmp_path: Path) -> None:
     done = run("--json", tmp_path / "santa.json", "--commit", "c0ffee", command="santa")
     assert done.exit_code == 0, done.output
