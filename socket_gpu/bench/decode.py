@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from socket_gpu.bench.captured import captured_shapes, layer_inputs
-from socket_gpu.bench.cases import INDEX, INDEX_SHAPE, Setting, Shape, cases
+from socket_gpu.bench.cases import INDEX, INDEX_SHAPE, RELEASED, Setting, Shape, cases
 from socket_gpu.bench.clock import Clock
 from socket_gpu.bench.dense import measure_dense
 from socket_gpu.bench.index_update import measure_index
@@ -59,6 +59,6 @@ def _measure_shape(inputs: Inputs, shape: Shape, settings: Sequence[Setting], cl
 def _measure_layer(capture: Capture, layer: int, clock: Clock) -> list[Row]:
     """A layer of a model, repeated to a long cache, with its last queries in their order."""
     shape = max(captured_shapes(capture), key=lambda shape: shape.kv_len)
-    rows = _measure_shape(layer_inputs(capture, layer, shape.kv_len), shape, [Setting()], clock)
+    rows = _measure_shape(layer_inputs(capture, layer, shape.kv_len), shape, [RELEASED], clock)
     named = {"input": f"capture layer {layer}, repeated"}
     return [replace(row, settings=row.settings | named) for row in rows]

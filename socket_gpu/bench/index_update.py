@@ -11,7 +11,7 @@ import numpy as np
 from socket_gpu import key_index
 from socket_gpu.bench import gate
 from socket_gpu.bench.byte_model import append_bytes, build_bytes
-from socket_gpu.bench.cases import INDEX_SHAPE, SEED, Setting
+from socket_gpu.bench.cases import INDEX_SHAPE, RELEASED, SEED
 from socket_gpu.bench.clock import Clock, Timing, capture
 from socket_gpu.bench.inputs import Inputs, normal_bfloat16
 from socket_gpu.bench.rows import Row
@@ -20,8 +20,6 @@ from socket_gpu.bench.step_gate import check_index, poison, sampled_rows
 from socket_gpu.decode import DecodePlan
 from socket_gpu.layout import LANES
 from socket_theory.rng import Key
-
-_SETTING = Setting()
 
 
 def measure_index(clock: Clock) -> list[Row]:
@@ -33,9 +31,9 @@ def measure_index(clock: Clock) -> list[Row]:
         If a sampled code or norm is wrong.
     """
     inputs = Inputs.draw(INDEX_SHAPE)
-    method, key = _SETTING.method, Key.from_seed(SEED)
+    method, key = RELEASED.method, Key.from_seed(SEED)
     cache = method.prepare(inputs.keys, inputs.values, key=key, capacity=INDEX_SHAPE.kv_len + LANES)
-    plan = DecodePlan(cache, num_qo_heads=INDEX_SHAPE.num_qo_heads, budget=_SETTING.budget(INDEX_SHAPE.kv_len))
+    plan = DecodePlan(cache, num_qo_heads=INDEX_SHAPE.num_qo_heads, budget=RELEASED.budget)
     build, append = _time_build(plan, inputs, clock), _time_append(plan, clock)
     index = index_bytes_a_token(cache)
     common: dict[str, Any] = {

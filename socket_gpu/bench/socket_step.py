@@ -29,7 +29,7 @@ def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock)
     GateError
         If anything the step computes is wrong.
     """
-    method, budget = setting.method, setting.budget(shape.kv_len)
+    method, budget = setting.method, setting.budget
     cache = method.prepare(inputs.keys, inputs.values, key=Key.from_seed(SEED))
     plan = DecodePlan(cache, num_qo_heads=shape.num_qo_heads, budget=budget)
     query = inputs.queries[0].copy()

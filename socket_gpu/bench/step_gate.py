@@ -38,7 +38,7 @@ def poison(*arrays: Any) -> None:
 
 
 def check_index(cache: Cache) -> None:
-    """Codes and norms of sampled tokens of sampled KV heads.
+    """Codes, and norms where the method has them, of sampled tokens of sampled KV heads.
 
     Raises
     ------
@@ -49,7 +49,8 @@ def check_index(cache: Cache) -> None:
         name = f"sequence {sequence}, KV head {head}"
         slots, codes, norms = _sampled_index(cache, sequence, head)
         gate.require_codes(name, codes, _host(cache, cache.keys[sequence, head])[slots], cache.planes)
-        gate.require_norms(name, norms, _host(cache, cache.values[sequence, head])[slots])
+        if norms is not None:
+            gate.require_norms(name, norms, _host(cache, cache.values[sequence, head])[slots])
 
 
 def check_step(plan: Any, query: Any) -> None:
@@ -88,11 +89,13 @@ def _host(cache: Cache, array: Any) -> Any:
 
 
 def _sampled_index(cache: Cache, sequence: int, head: int) -> tuple[Any, Any, Any]:
-    """Sampled slots [n] of a KV head, their codes [L, n] and their norms [n]."""
+    """Sampled slots [n] of a KV head, their codes [L, n], and their norms [n] if the index has any."""
     layout = CodeLayout(cache.planes.num_tables, cache.planes.num_planes)
     blocks = sampled_blocks(int(cache.spans[sequence, 1]))
     slots = (blocks[:, None] * LANES + np.arange(LANES)).reshape(-1)
     codes = layout.unpack(_host(cache, cache.arrays["codes"][sequence, head])[blocks], len(slots))
+    if "value_norms" not in cache.arrays:
+        return slots, codes, None
     return slots, codes, _host(cache, cache.arrays["value_norms"][sequence, head])[slots]
 
 
@@ -101,4 +104,4 @@ def _reference_scores(cache: Cache, query: Any, codes: Any, norms: Any) -> Any:
     reference, spans = NumpyBackend(), np.array([[0, codes.shape[1]]])
     settings = (spans, cache.planes, method.query_map, method.temperature)
     scores = reference.soft_scores(query[None, None], codes[None, None], *settings)
-    return reference.weigh_scores(scores, norms[None, None])[0, 0]
+    return (scores if norms is None else reference.weigh_scores(scores, norms[None, None]))[0, 0]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from socket_gpu.bench import byte_model, dense
-from socket_gpu.bench.cases import GROUP_NAMES, INDEX, Setting, Shape, cases
+from socket_gpu.bench.cases import GROUP_NAMES, INDEX, RECOMMENDED, RELEASED, Setting, Shape, cases, keeping
 from socket_gpu.bench.clock import Timing
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import Inputs
 from socket_gpu.bench.peers import Call, Tensors
 from socket_gpu.bench.rows import Row, row_records
-from socket_theory import Key
+from socket_theory import Budget, Key, Socket
 from socket_theory.attention import softmax_attention
+from socket_theory.cli.evaluate import attention_command
 
 SHAPE = Shape(1, 4, 2, 64, head_dim=8)
+ATTENTION = Path(__file__).parents[2] / "docs" / "benchmarks" / "attention-smollm2.json"
 SCHEMA = [
     *("method", "settings", "batch", "num_qo_heads", "num_kv_heads", "kv_len", "head_dim", "nominal_bits"),
     *("bits_per_token", "kept_tokens", "us", "us_quartiles", "us_longest", "us_mean", "ratio_to_best_dense", "bytes"),
@@ -33,19 +37,28 @@ def row(method, us, shape=SHAPE, **options):
 def test_the_groups_hold_the_cases_of_the_issue_once():
     found = cases(GROUP_NAMES)
     gqa = Shape(1, 32, 8, 131072)
-    assert found[gqa] == [Setting(), Setting(num_planes=8), Setting(divisor=10), Setting(divisor=50)]
+    released = [setting for setting in found[gqa] if setting.budget.sink == 128]
+    eight_planes = Setting(replace(Socket.as_released(), num_planes=8), RELEASED.budget)
+    assert released == [RELEASED, eight_planes, keeping(10), keeping(50)]
     assert {Shape(1, 32, 32, 131072), Shape(8, 32, 8, 32768), Shape(1, 32, 8, 32768)} <= set(found)
     assert [s.kv_len for s in cases(["growth"])] == [16384, 32768, 65536, 131072, 262144, 524288, 1048576]
     assert cases([INDEX]) == {}
-    for shape, settings in found.items():
-        for setting in settings:
-            budget = setting.budget(shape.kv_len)
-            assert (budget.sink, budget.window, budget.kept(shape.kv_len)) == (
-                128,
-                128,
-                round(shape.kv_len / setting.divisor),
-            )
-            assert (setting.method.num_tables, setting.method.value_weight) == (60, True)
+    assert [s.budget.kept(gqa.kv_len) for s in released] == [3972, 3972, 13107, 2621]
+    assert all(s.method.value_weight and s.method.num_tables == 60 for s in released)
+
+
+def test_settings_are_compared_under_the_budget_their_errors_are_measured_with():
+    defaults = {option.name: option.default for option in attention_command.params}
+    evaluated = Budget(fraction=defaults["density"], sink=defaults["sink"], window=defaults["window"])
+    for settings in cases(["settings"]).values():
+        assert [setting.method for setting in settings] == [Socket.as_released(), Socket(), RECOMMENDED]
+        assert {setting.budget for setting in settings} == {evaluated}
+
+
+def test_the_recommended_setting_is_the_one_with_the_least_error_of_those_evaluated():
+    rows = json.loads(ATTENTION.read_text())["rows"]
+    best = min((row for row in rows if row["method"] == "socket"), key=lambda row: row["relative_error_mean"])
+    assert Socket(**best["settings"]) == RECOMMENDED
 
 
 def test_bytes_are_those_of_the_arrays_a_step_reads():

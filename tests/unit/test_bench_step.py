@@ -11,7 +11,7 @@ pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
 
 from socket_gpu.bench import socket_step, stages
 from socket_gpu.bench.byte_model import socket_bytes
-from socket_gpu.bench.cases import Setting, Shape
+from socket_gpu.bench.cases import RELEASED, Setting, Shape
 from socket_gpu.bench.clock import Timing
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import QUERIES, Inputs
@@ -23,9 +23,7 @@ SHAPE = Shape(2, 4, 2, 320, head_dim=32)
 LAYOUT = CodeLayout(60, 10)
 
 
-class SmallSetting(Setting):
-    def budget(self, kv_len):
-        return Budget(tokens=40, sink=8, window=8)
+SMALL = Budget(tokens=40, sink=8, window=8)
 
 
 class FakeClock:
@@ -71,7 +69,8 @@ class NumpyPlan:
         codes = LAYOUT.unpack(cache.arrays["codes"], cache.keys.shape[2])
         settings = (cache.spans, cache.planes, method.query_map, method.temperature)
         scores = cache.backend.soft_scores(query, codes, *settings)
-        self.scores[...] = cache.backend.weigh_scores(scores, cache.arrays["value_norms"])
+        norms = cache.arrays.get("value_norms")
+        self.scores[...] = scores if norms is None else cache.backend.weigh_scores(scores, norms)
 
     def select(self):
         NumpyPlan.stages_run += 1 if self.known else 2
@@ -151,9 +150,9 @@ def numpy_kernels(monkeypatch):
         monkeypatch.setattr(module, "capture", lambda work: work)
 
 
-def measure(inputs, monkeypatch, plan=NumpyPlan):
+def measure(inputs, monkeypatch, plan=NumpyPlan, method=RELEASED.method):
     monkeypatch.setattr(socket_step, "DecodePlan", plan)
-    return socket_step.measure_socket(inputs, SHAPE, SmallSetting(), FakeClock())
+    return socket_step.measure_socket(inputs, SHAPE, Setting(method, SMALL), FakeClock())
 
 
 def test_a_correct_step_gives_a_row_whose_stages_add_up(inputs, monkeypatch):
@@ -166,6 +165,14 @@ def test_a_correct_step_gives_a_row_whose_stages_add_up(inputs, monkeypatch):
     assert row.settings["sink"] == 8
     assert row.settings["value_weight"] is True
     assert "seed" in row.settings
+
+
+def test_a_method_without_norms_has_a_row_and_a_gate_of_its_own(inputs, monkeypatch):
+    row = measure(inputs, monkeypatch, method=Socket())
+    assert row.settings["value_weight"] is False
+    assert row.bits_per_token == LAYOUT.bits_per_token
+    with pytest.raises(GateError, match="scores of sequence"):
+        measure(inputs, monkeypatch, WrongMap, Socket())
 
 
 class AlwaysMissing(NumpyPlan):
