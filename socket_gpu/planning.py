@@ -131,6 +131,6 @@ class PlannedStep:
         kind = self.cache.array_type
         if not kind.startswith("torch"):
             return array
-        if array_type(array) != kind:
+        if array_type(array, name) != kind:
             raise TypeError(f"{name} is of type {type(array).__name__} and the cache holds {kind} arrays: pass those.")
         return to_native(name, array)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.checks import require_finite, require_float
+from socket_theory.checks import require_finite, require_float, require_plain
 from socket_theory.moments import SoftKernel, hard_kernel
 
 Float = NDArray[np.float64]
@@ -91,6 +91,7 @@ def weighted_state(log_weights: Float, values: NDArray[Any], kind: Kind) -> Atte
 
 def attention_logits(query: NDArray[Any], keys: NDArray[Any], sm_scale: float | None = None) -> Float:
     """sm_scale <q, k_i>; sm_scale defaults to 1/sqrt(D). Shapes: query [..., D], keys [N, D] -> [..., N]."""
+    _require_floats(query=query, keys=keys)
     scale = 1 / np.sqrt(query.shape[-1]) if sm_scale is None else sm_scale
     scaled = query.astype(np.float64) * scale
     logits = np.empty((*query.shape[:-1], len(keys)))
@@ -121,11 +122,17 @@ def angles(query: NDArray[Any], keys: NDArray[Any]) -> Float:
     return np.asarray(2 * np.arctan2(np.linalg.norm(right - left, axis=-1), np.linalg.norm(right + left, axis=-1)))
 
 
-def _check_arrays(**arrays: NDArray[Any]) -> None:
+def _require_floats(**arrays: NDArray[Any]) -> None:
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{name} is of type {type(array).__name__}: pass a NumPy array.")
+        require_plain(name, array)
         require_float(name, array.dtype)
+
+
+def _check_arrays(**arrays: NDArray[Any]) -> None:
+    _require_floats(**arrays)
+    for name, array in arrays.items():
         require_finite(name, array)
     query, keys = arrays["query"], arrays["keys"]
     values = arrays.get("values", keys)

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from socket_theory.checks import require_dense, require_plain
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.selection import Budget
 
@@ -94,32 +95,25 @@ class Backend(Protocol):
         """The arrays of a cache with its sequences selected or repeated."""
 
 
-def array_type(array: Any) -> str:
+def array_type(array: Any, name: str = "an argument") -> str:
     """ "numpy", "cupy", "torch" (CPU) or "torch-cuda", told from the type without importing anything.
 
     Raises
     ------
     TypeError
-        For anything that is not an array of one of these libraries.
+        For anything that is not a dense array of one of these libraries: masked, sparse, nested and meta ones too.
     """
     library = type(array).__module__.split(".")[0]
     if library == "torch" and hasattr(array, "device"):
+        require_dense(name, array)
         return "torch" if array.device.type == "cpu" else f"torch-{array.device.type}"
-    if library in ("numpy", "cupy") and hasattr(array, "dtype"):
+    if library == "cupy" and hasattr(array, "dtype"):
         return library
-    if isinstance(array, np.ndarray):
+    if isinstance(array, np.ndarray | np.generic):
+        require_plain(name, array)
         return "numpy"
-    raise TypeError(f"an object of type {library}.{type(array).__name__} was given: pass a NumPy, CuPy or torch array.")
-
-
-def common_array_type(**arrays: Any) -> str:
-    """The one array type of all arguments that are not None, or TypeError naming the two that differ."""
-    found = {name: array_type(array) for name, array in arrays.items() if array is not None}
-    first, kind = next(iter(found.items()))
-    for name, other in found.items():
-        if other != kind:
-            raise TypeError(f"{first} is a {kind} array and {name} a {other} array: pass one kind.")
-    return kind
+    given = f"{library}.{type(array).__name__}"
+    raise TypeError(f"{name} of type {given} was given: pass a NumPy, CuPy or torch array.")
 
 
 def resolve_backend(kind: str, backend: Backend | str | None = None) -> Backend:
@@ -153,23 +147,28 @@ def _load(module: str, name: str) -> Backend:
 
 
 def to_native(name: str, array: Any) -> Any:
-    """A torch tensor as the backend's own array through DLPack, without a copy; other arrays as they are.
+    """A torch tensor as the backend's own array through DLPack, without a copy; other arrays without a subclass.
 
     Raises
     ------
+    TypeError
+        As `array_type`.
     ValueError
         If the tensor requires grad.
     """
-    kind = array_type(array)
+    kind = array_type(array, name)
     if not kind.startswith("torch"):
-        return array
+        return np.asarray(array) if kind == "numpy" else array
     if array.requires_grad:
         raise ValueError(f"{name} requires grad, and these estimators are not differentiable: pass {name}.detach().")
     library = np if kind == "torch" else import_module("cupy")
     array = array.resolve_neg()
-    if str(array.dtype) != "torch.bfloat16":
-        return library.from_dlpack(array)
-    return library.from_dlpack(array.view(import_module("torch").int16)).view(bfloat16())
+    narrow = str(array.dtype) == "torch.bfloat16"
+    try:
+        native = library.from_dlpack(array.view(import_module("torch").int16) if narrow else array)
+    except RuntimeError as error:
+        raise TypeError(f"{name} has no memory of its own (torch: {error}): call outside of vmap.") from error
+    return native.view(bfloat16()) if narrow else native
 
 
 def from_native(array: Any, kind: str) -> Any:

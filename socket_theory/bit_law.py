@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from socket_theory.checks import read_array
 from socket_theory.hashing import QueryMap, apply_query_map
 from socket_theory.quadrature import half_normal_mean
 
@@ -25,11 +26,8 @@ _ROUNDING = 1e-6  # angles from arccos of rounded cosines are off by up to 1e-8
 
 
 def require_numbers(name: str, value: ArrayLike) -> Float:
-    """`value` as a float64 array, or TypeError if it does not hold real numbers."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.asarray(None)
+    """`value` as a float64 array, or TypeError if it is masked or does not hold real numbers."""
+    array = read_array(name, value)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}={value!r} was given: pass a real number or an array of them.")
     return array.astype(np.float64)

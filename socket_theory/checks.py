@@ -23,13 +23,50 @@ def require_float(name: str, dtype: Any) -> str:
     given = str(dtype).removeprefix("torch.")
     if given in FLOAT_NAMES:
         return given
-    if given.startswith("float8") or given in ("int8", "uint8", "int4", "uint4"):
+    if given.startswith(("float8", "float4", "qint", "quint")) or given in ("int8", "uint8", "int4", "uint4"):
         raise TypeError(f"{name} has dtype {given}: quantised KV is not supported, dequantise to bfloat16.")
     raise TypeError(f"{name} has dtype {given}: pass one of {', '.join(FLOAT_NAMES)}.")
 
 
+def require_plain(name: str, array: Any) -> None:
+    """Raises TypeError for a masked array, whose mask no function here heeds, and for a numpy.matrix."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array: pass a plain one, masked entries filled or dropped; "
+            "padding of a cache is marked by kv_start and kv_len."
+        )
+    if isinstance(array, np.matrix):
+        raise TypeError(f"{name} is a numpy.matrix, which never has more than two axes: pass numpy.asarray({name}).")
+
+
+def require_dense(name: str, tensor: Any) -> None:
+    """Raises TypeError for a torch tensor that is not one number after the other in memory: sparse, nested, meta."""
+    kind, layout = type(tensor), str(tensor.layout).removeprefix("torch.")
+    if kind.__module__ not in ("torch", "torch.nn.parameter"):
+        raise TypeError(f"{name} is a {kind.__module__}.{kind.__name__}: pass a plain dense torch.Tensor.")
+    if tensor.is_nested:
+        raise TypeError(f"{name} is a nested tensor: pad it to a dense one, and mark padding by kv_start and kv_len.")
+    if layout != "strided":
+        raise TypeError(f"{name} is a torch tensor of layout {layout}: pass {name}.to_dense().")
+    if tensor.device.type == "meta":
+        raise TypeError(f"{name} is a tensor on the meta device, which holds no numbers: pass one with data.")
+
+
+def read_array(name: str, value: Any) -> NDArray[Any]:
+    """`value` as a NumPy array, or TypeError as `require_plain` and for what NumPy cannot read."""
+    require_plain(name, value)
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        given = f"{type(value).__module__}.{type(value).__name__}"
+        raise TypeError(
+            f"{name} of type {given} is no array that NumPy reads: pass one of numbers, in the CPU's memory."
+        ) from error
+
+
 def require_finite(name: str, array: NDArray[Any]) -> None:
-    """Raises ValueError if `array` holds NaN, infinity or a magnitude beyond 1e32."""
+    """Raises ValueError if `array` holds NaN, infinity or a magnitude beyond 1e32; TypeError as `require_plain`."""
+    require_plain(name, array)
     with np.errstate(invalid="ignore"):
         largest = float(abs(array).max()) if array.size else 0.0
     if not np.isfinite(largest):

@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.checks import require_count
-from socket_theory.rng import Key, normal
+from socket_theory.checks import read_array, require_count
+from socket_theory.rng import Key, normal, require_rng_key
 
 QueryMap = Literal["tanh_scaled", "tanh", "linear"]
 QUERY_MAPS: tuple[QueryMap, ...] = get_args(QueryMap)
@@ -48,7 +48,10 @@ class Planes:
     weights: Float
 
     def __post_init__(self) -> None:
-        weights = np.array(self.weights, dtype=np.float64)
+        given = read_array("planes", self.weights)
+        if given.dtype.kind not in "fiu" and str(given.dtype) != "bfloat16":
+            raise TypeError(f"planes have dtype {given.dtype}: pass real numbers, or draw with SignHash.draw(key).")
+        weights = given.astype(np.float64)
         if weights.ndim != 3 or 0 in weights.shape:
             raise ValueError(
                 f"planes of shape {weights.shape} were given: pass [num_tables, num_planes, head_dim], none of them 0."
@@ -98,10 +101,8 @@ class SignHash:
 
     def draw(self, key: Key) -> Planes:
         """One sample, rounded to values bfloat16 holds so that 16-bit keys are projected exactly on every backend."""
-        if not isinstance(key, Key):
-            raise TypeError(f"key={key!r} is of type {type(key).__name__}: pass Key.from_seed(integer).")
         shape = (self.num_tables, self.num_planes, self.head_dim)
-        draws = normal(key.fold_in("planes"), np.arange(np.prod(shape), dtype=np.uint64))
+        draws = normal(require_rng_key(key).fold_in("planes"), np.arange(np.prod(shape), dtype=np.uint64))
         return Planes(round_to_bfloat16(draws).reshape(shape))
 
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from socket_theory.bit_law import require_numbers
 from socket_theory.checks import require_count, require_finite
 from socket_theory.value_sampling import Float, Int, require_uniforms, shifted_floor
 
@@ -25,9 +26,17 @@ def require_query_sampler(name: str, value: QuerySampler) -> QuerySampler:
 
 def firing_probabilities(magnitudes: Float) -> Float:
     """|q_i| / max|q|: [..., D] -> [..., D], zero for a zero query. No smaller divisor is unbiased, it clips."""
-    require_finite("magnitudes", magnitudes)
-    largest = np.max(np.abs(magnitudes), axis=-1, keepdims=True)
-    return np.asarray(np.abs(magnitudes) / np.where(largest > 0, largest, 1))
+    sizes = np.abs(_require_vectors("magnitudes", magnitudes))
+    largest = np.max(sizes, axis=-1, keepdims=True)
+    return np.asarray(sizes / np.where(largest > 0, largest, 1))
+
+
+def _require_vectors(name: str, value: Float) -> Float:
+    vectors = require_numbers(name, value)
+    require_finite(name, vectors)
+    if vectors.ndim == 0 or vectors.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {vectors.shape}: pass [..., D] with at least one feature.")
+    return vectors
 
 
 def iid_hits(probabilities: Float, points: Float) -> Int:
@@ -42,13 +51,14 @@ def stratified_hits(probabilities: Float, num_vectors: int, points: Float) -> In
 
 def sampled_query(query: Float, hits: Int, num_vectors: int) -> Float:
     """q^ = sign(q) max|q| hits / B, unbiased for q. Shapes: query [..., D], hits [..., D] -> [..., D]. Source: N11."""
+    query = _require_vectors("query", query)
     largest = np.max(np.abs(query), axis=-1, keepdims=True)
     return np.asarray(np.sign(query) * largest * hits / require_count("num_vectors", num_vectors))
 
 
 def group_magnitudes(queries: Float) -> Float:
     """m_i = mean over the group of |q_gi|: [..., G, D] -> [..., D]; `hits` of a shared draw are those of m."""
-    return np.asarray(np.abs(queries).mean(axis=-2))
+    return np.asarray(np.abs(_require_vectors("queries", queries)).mean(axis=-2))
 
 
 def shared_sampled_queries(queries: Float, hits: Int, num_vectors: int) -> Float:
@@ -60,7 +70,8 @@ def shared_sampled_queries(queries: Float, hits: Int, num_vectors: int) -> Float
 
 def query_variance(query: Float, num_vectors: int, sampler: QuerySampler) -> Float:
     """Var q^_i [..., D]: |q_i| (max|q| - |q_i|) / B iid, (max|q|/B)^2 f (1 - f) stratified, f = frac(B pi_i). N11."""
-    largest, vectors = np.max(np.abs(query), axis=-1, keepdims=True), require_count("num_vectors", num_vectors)
+    query, vectors = _require_vectors("query", query), require_count("num_vectors", num_vectors)
+    largest = np.max(np.abs(query), axis=-1, keepdims=True)
     fraction = firing_probabilities(query)
     if require_query_sampler("sampler", sampler) == "iid":
         return np.asarray(largest**2 * fraction * (1 - fraction) / vectors)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from socket_theory.checks import read_array, require_count
 
 _MULTIPLIERS = (np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157))
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
@@ -38,8 +41,9 @@ class Key:
     words: tuple[int, int]
 
     def __post_init__(self) -> None:
-        integers = all(isinstance(w, int | np.integer) for w in self.words)
-        if len(self.words) != 2 or not integers or any(not 0 <= int(w) < 2**64 for w in self.words):
+        pair = isinstance(self.words, tuple | list) and len(self.words) == 2
+        integers = pair and all(isinstance(w, int | np.integer) for w in self.words)
+        if not integers or any(not 0 <= int(w) < 2**64 for w in self.words):
             raise ValueError(
                 f"words={self.words!r} is not a key: pass two integers in [0, 2**64), or use Key.from_seed(integer)."
             )
@@ -62,17 +66,23 @@ class Key:
         return b"".join(int(w).to_bytes(8, "little") for w in self.words)
 
     def fold_in(self, tag: str, value: int = 0) -> Key:
-        """The key for purpose `tag`, item `value`: BLAKE2b-128 of (key, tag, value). TypeError unless an integer."""
+        """The key for purpose `tag`, item `value`: BLAKE2b-128 of (key, tag, value).
+
+        Raises
+        ------
+        TypeError
+            If the tag is no str or the value no integer.
+        """
+        if not isinstance(tag, str):
+            raise TypeError(f"tag={tag!r} is of type {type(tag).__name__}: pass a name, as in fold_in('step', 3).")
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"value={value!r} is of type {type(value).__name__}: pass an integer.")
         name = tag.encode()
         return self._digest(self.to_bytes() + len(name).to_bytes(4, "little") + name + str(int(value)).encode())
 
     def split(self, count: int) -> tuple[Key, ...]:
-        """`count` keys that are independent for every practical purpose. Raises ValueError below 1."""
-        if count < 1:
-            raise ValueError(f"count={count} was given: pass an integer of at least 1.")
-        return tuple(self.fold_in("split", i) for i in range(count))
+        """`count` keys that are independent for every practical purpose. TypeError or ValueError unless a count."""
+        return tuple(self.fold_in("split", i) for i in range(require_count("count", count)))
 
     def stream(self) -> Iterator[Key]:
         """The keys of `split`, without an end."""
@@ -85,6 +95,13 @@ class Key:
         """A NumPy generator for bulk Monte Carlo; it shares no word with `uniform` of the same key."""
         words = np.array(self.fold_in("generator").words, dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=words))
+
+
+def require_rng_key(key: Any) -> Key:
+    """`key` if it is a Key, else TypeError."""
+    if not isinstance(key, Key):
+        raise TypeError(f"key={key!r} is of type {type(key).__name__}: pass Key.from_seed(integer).")
+    return key
 
 
 def _multiply_high_low(a: np.uint64, b: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -106,13 +123,13 @@ def philox(key: Key, counters: ArrayLike, step: int = 0) -> NDArray[np.uint64]:
     """
     if isinstance(step, bool) or not isinstance(step, int | np.integer) or not 0 <= step < 2**64:
         raise ValueError(f"step={step!r} was given: pass an integer in [0, 2**64).")
-    given = np.asarray(counters)
+    given = read_array("counters", counters)
     if given.dtype.kind not in "iu" or (given.dtype.kind == "i" and (given < 0).any()):
         raise ValueError(f"counters of dtype {given.dtype} were given: pass non-negative integers.")
     first = given.astype(np.uint64)
     c0, c1 = first.copy(), np.full_like(first, step)
     c2, c3 = np.zeros_like(first), np.zeros_like(first)
-    k0, k1 = key.words
+    k0, k1 = require_rng_key(key).words
     for _ in range(_ROUNDS):
         high0, low0 = _multiply_high_low(_MULTIPLIERS[0], c0)
         high1, low1 = _multiply_high_low(_MULTIPLIERS[1], c2)

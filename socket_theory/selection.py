@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.checks import require_count, require_positive
+from socket_theory.checks import require_count, require_plain, require_positive
 
 Group = Literal["per_head", "shared"]
 Indices = NDArray[np.int32]
@@ -98,6 +98,7 @@ def select_tokens(scores: NDArray[Any], budget: Budget) -> Indices:
     ValueError
         If a score is NaN.
     """
+    require_plain("scores", scores)
     if np.isnan(scores).any():
         raise ValueError("the scores contain NaN: pass finite scores, they decide which tokens are kept.")
     count = len(scores)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from socket_theory.checks import require_count
+from socket_theory.checks import read_array, require_count
 from socket_theory.value_sampling import Float, Int, counts_of_edges, require_law, require_uniforms, split_tiles
 
 _ROUNDING = 1e-9
@@ -24,7 +24,7 @@ def tile_masses(weights: Float, tile_len: int) -> Float:
 
 def require_budgets(budgets: ArrayLike, num_tiles: int) -> Int:
     """`budgets` if they are integers of at least 0, one for each of `num_tiles` tiles, else ValueError."""
-    array = np.asarray(budgets)
+    array = read_array("budgets", budgets)
     if array.dtype.kind not in "iu" or array.ndim == 0 or array.shape[-1] != num_tiles or (array < 0).any():
         raise ValueError(
             f"budgets of shape {array.shape} and dtype {array.dtype} were given for {num_tiles} tiles: "

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from socket_theory.backend import common_array_type, resolve_backend, to_native
-from socket_theory.checks import require_count, require_finite, require_float
+from socket_theory.backend import array_type, resolve_backend, to_native
+from socket_theory.checks import read_array, require_count, require_finite, require_float
 
 
 def check_key_values(keys: Any, values: Any) -> tuple[Any, Any, str]:
@@ -32,6 +32,16 @@ def check_key_values(keys: Any, values: Any) -> tuple[Any, Any, str]:
     return keys, values, kind
 
 
+def common_array_type(**arrays: Any) -> str:
+    """The one array type of all arguments that are not None, or TypeError naming the two that differ."""
+    found = {name: array_type(array, name) for name, array in arrays.items() if array is not None}
+    first, kind = next(iter(found.items()))
+    for name, other in found.items():
+        if other != kind:
+            raise TypeError(f"{first} is a {kind} array and {name} a {other} array: pass one kind.")
+    return kind
+
+
 def flatten_lead(array: Any, lead: int) -> Any:
     """[..., rest] -> [B, rest] for `lead` leading axes."""
     return array.reshape(prod(array.shape[:lead]), *array.shape[lead:])
@@ -45,7 +55,7 @@ def per_sequence(name: str, given: Any, lead: tuple[int, ...]) -> Any:
     TypeError, ValueError
         For anything but integers, or a shape that does not broadcast to the leading one.
     """
-    counts = np.asarray(given)
+    counts = read_array(name, given)
     if counts.dtype.kind not in "iu":
         raise TypeError(f"{name}={given!r} was given: pass integers, one a sequence.")
     try:

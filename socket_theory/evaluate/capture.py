@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.checks import require_count, require_finite, require_float, require_head_ratio
+from socket_theory.checks import require_count, require_finite, require_float, require_head_ratio, require_plain
 from socket_theory.evaluate.files import file_sha256, replacing
 from socket_theory.evaluate.weights import cache_folder
 
@@ -44,6 +44,9 @@ class Capture:
     def __post_init__(self) -> None:
         for name, axes in _SHAPES.items():
             array = getattr(self, name)
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"{name} is of type {type(array).__name__}: pass a NumPy array {axes}.")
+            require_plain(name, array)
             if array.ndim != axes.count(",") + 1 or 0 in array.shape:
                 raise ValueError(f"{name} has shape {array.shape}: pass a non-empty array {axes}.")
         if self.k.shape != self.v.shape:
