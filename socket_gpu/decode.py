@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from socket_gpu import attending, key_index, scoring, selecting
 from socket_gpu._launch import settle
+from socket_gpu.backend import CupyBackend
 from socket_gpu.layout import CodeLayout
 from socket_gpu.planning import PlannedStep
 from socket_theory.backend import callers_stream
@@ -33,12 +33,14 @@ class DecodePlan(PlannedStep):
     TypeError, ValueError
         For a method without GPU kernels, no budget, a head_dim or a number of heads that attention has no kernels for,
         and as PlannedStep.
+    RuntimeError
+        Naming what is missing for a GPU: the package CuPy, the driver, a device or the CUDA headers.
     """
 
     def __init__(
         self, cache: Cache, *, num_qo_heads: int, budget: Budget, sm_scale: float | None = None, out_dtype: Any = None
     ) -> None:
-        cupy, method = import_module("cupy"), cache.method
+        cupy, method = CupyBackend().cupy, cache.method
         if not isinstance(method, Socket | HardLSH):
             raise TypeError(f"{type(method).__name__} has no GPU decode plan: pass a cache of Socket or HardLSH.")
         super().__init__(cache, num_qo_heads, sm_scale, out_dtype)

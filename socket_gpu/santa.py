@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from socket_gpu import drawing
 from socket_gpu._launch import settle
+from socket_gpu.backend import CupyBackend
 from socket_gpu.planning import PlannedStep
 from socket_theory.estimators import Cache, Santa
 from socket_theory.estimators.baselines import require_key
@@ -35,12 +35,14 @@ class SantaPlan(PlannedStep):
         For another method, a sampler without GPU kernels, a dtype but float16 and bfloat16, a head_dim but 64 and 128,
         a tile_len of flash but multiples of 32 up to 1024, more than 8 query heads a KV head, no key, more tokens than
         a block scans tiles of, and as PlannedStep.
+    RuntimeError
+        Naming what is missing for a GPU: the package CuPy, the driver, a device or the CUDA headers.
     """
 
     def __init__(
         self, cache: Cache, *, num_qo_heads: int, key: Key, sm_scale: float | None = None, out_dtype: Any = None
     ) -> None:
-        cupy, method = import_module("cupy"), cache.method
+        cupy, method = CupyBackend().cupy, cache.method
         if type(method) is not Santa or method.sampler not in SAMPLERS:
             raise TypeError(f"{method} has no GPU plan: pass a cache of Santa with sampler={' or '.join(SAMPLERS)}.")
         super().__init__(cache, num_qo_heads, sm_scale, out_dtype)

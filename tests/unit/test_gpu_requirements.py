@@ -3,9 +3,15 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from socket_gpu import requirements
+from socket_gpu import backend, requirements
+from socket_gpu.decode import DecodePlan
+from socket_gpu.santa import SantaPlan
+from socket_theory import Budget, Key, Santa, Socket
+
+KEY, KEYS = Key.from_seed(0), np.ones((1, 1, 4, 64), dtype=np.float16)
 
 
 class CUDARuntimeError(Exception):
@@ -61,3 +67,17 @@ def test_a_package_that_does_not_import_is_named(monkeypatch):
     monkeypatch.setattr(requirements, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert "does not import" in requirements.missing_requirement()
+
+
+PLANS = {
+    "decode": lambda: DecodePlan(Socket().prepare(KEYS, KEYS, key=KEY), num_qo_heads=1, budget=Budget(tokens=2)),
+    "santa": lambda: SantaPlan(Santa().prepare(KEYS, KEYS), num_qo_heads=1, key=KEY),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_plan_says_what_is_missing(monkeypatch, plan):
+    monkeypatch.setattr(backend, "missing_requirement", lambda: "the package CuPy is not installed.")
+    backend._require.cache_clear()  # it remembers a machine that has all
+    with pytest.raises(RuntimeError, match=r"^CuPy and CUDA arrays need a GPU backend, and the package CuPy is not"):
+        PLANS[plan]()
