@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from socket_theory.backend import Backend, callers_stream
-from socket_theory.checks import require_finite
+from socket_theory.checks import read_array, require_finite
 from socket_theory.estimators.inputs import check_key_values, flatten_lead, per_sequence
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Cache:
         ValueError
             If the cache has no single batch axis, or an index is out of range.
         """
-        rows = np.asarray(batch_indices)
+        rows = read_array("batch_indices", batch_indices)
         if len(self.lead) != 1:
             raise ValueError(f"the cache has leading shape {self.lead}: take needs exactly one batch axis.")
         if rows.ndim != 1 or rows.dtype.kind not in "iu" or not rows.size:
@@ -154,6 +154,36 @@ class Cache:
         center = None if self.center is None else self.center[rows]
         arrays = self.backend.take_rows(self.arrays, rows)
         return replace(self, arrays=arrays, spans=self.spans[rows], lead=(len(rows),), center=center)
+
+    def with_method(self, method: Method) -> Cache:
+        """This cache for another method that reads the same index; nothing is copied or hashed.
+
+        Free to differ are settings that touch the query or the draws only, such as `temperature`, `query_map` and
+        `num_samples`. Methods without an index, such as `Dense`, `OracleTopK`, `Window` and `Santa`, read each other's
+        caches.
+
+        Raises
+        ------
+        TypeError
+            If `method` is no Method.
+        ValueError
+            If the index would be another one, naming the first setting that says so.
+        """
+        from socket_theory.estimators.method import Method
+
+        if not isinstance(method, Method):
+            raise TypeError(f"method is of type {type(method).__name__}: pass an estimator, such as Socket().")
+        have, want = dict(self.method.index_recipe), dict(method.index_recipe)
+        differing = [name for name in have | want if have.get(name) != want.get(name)]
+        if differing:
+            name = differing[0]
+            why = (
+                f"{name}={want[name]!r} was given and the index was made with {name}={have[name]!r}"
+                if type(method) is type(self.method)
+                else f"the index of {type(self.method).__name__} is not that of {type(method).__name__}"
+            )
+            raise ValueError(f"{why}: prepare a cache with {method}.")
+        return replace(self, method=method)
 
     def save(self, path: str | Path) -> None:
         """Write a NumPy or torch CPU cache to one npz file, without pickle; `load_cache` reads it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from socket_theory.backend import Backend
-from socket_theory.estimators.method import HashingMethod
+from socket_theory.estimators.hashing_method import HashingMethod
 from socket_theory.estimators.step import Step
 from socket_theory.rng import Key
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from socket_theory.backend import Backend, array_type, callers_stream, resolve_backend, to_native
@@ -11,7 +11,7 @@ from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
 from socket_theory.estimators.inputs import check_capacity, check_center, check_key_values, flatten_lead, make_spans
 from socket_theory.estimators.step import Step
-from socket_theory.hashing import Planes, SignHash
+from socket_theory.hashing import Planes
 from socket_theory.rng import Key
 from socket_theory.selection import Budget, require_budget
 
@@ -22,6 +22,19 @@ class Method:
 
     reads_every_key: ClassVar[bool] = False
     """Whether a step reads every valid key, and not only those of the kept tokens."""
+
+    query_side: ClassVar[tuple[str, ...]] = ()
+    """The settings that touch the query or the draws only: the index is the same whatever they are."""
+
+    @property
+    def index_recipe(self) -> tuple[Any, ...]:
+        """What a prepared cache depends on, by name: methods whose recipes are equal read each other's caches."""
+        kind = type(self)
+        made_by = {name: getattr(kind, name) for name in ("index", "draw_planes", "choose_center")}
+        if all(function is getattr(Method, name) for name, function in made_by.items()):
+            return ()
+        settings = {name: value for name, value in asdict(self).items() if name not in self.query_side}
+        return tuple((made_by | settings).items())
 
     @property
     def nominal_bits(self) -> int:
@@ -88,8 +101,8 @@ class Method:
             require_finite("values", values[row, :, start : start + length])
         sample = self.draw_planes(keys.shape[-1], key, planes)
         if center is not None:
-            if array_type(center) != kind:
-                raise TypeError(f"center is a {array_type(center)} array and keys a {kind} array: pass one kind.")
+            if (other := array_type(center, "center")) != kind:
+                raise TypeError(f"center is a {other} array and keys a {kind} array: pass one kind.")
             center = check_center(to_native("center", center), keys, lead)
         room = check_capacity(capacity, keys.shape[-2])
         with callers_stream(kind):
@@ -151,41 +164,10 @@ class Method:
             if budget is None:
                 indices = step.everything()
             else:
-                indices = cache.backend.select(self.scores(step, key), cache.spans, budget, cache.keys.shape[1])
+                scores = step.checked_scores(self.scores(step, key))
+                indices = cache.backend.select(scores, cache.spans, budget, cache.keys.shape[1])
             value, lse = cache.backend.attend(step.query, cache.keys, cache.values, indices, step.sm_scale)
             return step.finish(value, lse, indices, captured_mass=self.captured_mass(step, lse))
-
-
-@dataclass(frozen=True)
-class HashingMethod(Method):
-    """A method that needs planes: num_tables tables of num_planes."""
-
-    num_planes: int = 10
-    num_tables: int = 60
-
-    def __post_init__(self) -> None:
-        law = SignHash(self.num_tables, self.num_planes, 1)
-        object.__setattr__(self, "num_tables", law.num_tables)
-        object.__setattr__(self, "num_planes", law.num_planes)
-
-    def draw_planes(self, head_dim: int, key: Key | None, planes: Planes | None) -> Planes:
-        if (key is None) == (planes is None):
-            given = "neither" if key is None else "both"
-            raise ValueError(f"{given} of key and planes were given to {type(self).__name__}: pass exactly one.")
-        law = SignHash(self.num_tables, self.num_planes, head_dim)
-        if planes is None:
-            if not isinstance(key, Key):
-                raise TypeError(f"key={key!r} is of type {type(key).__name__}: pass Key.from_seed(integer).")
-            return law.draw(key)
-        if not isinstance(planes, Planes):
-            raise TypeError(f"planes is of type {type(planes).__name__}: pass Planes(weights) or SignHash.draw(key).")
-        have = (planes.num_tables, planes.num_planes, planes.head_dim)
-        if have != (law.num_tables, law.num_planes, law.head_dim):
-            raise ValueError(
-                f"planes of (num_tables, num_planes, head_dim) = {have} were given: "
-                f"pass planes of {(law.num_tables, law.num_planes, law.head_dim)}."
-            )
-        return planes
 
 
 def refuse(method: Method, **arguments: Any) -> None:

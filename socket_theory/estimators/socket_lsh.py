@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from socket_theory.backend import Backend
 from socket_theory.checks import require_flag, require_positive
-from socket_theory.estimators.method import HashingMethod, refuse
+from socket_theory.estimators.hashing_method import HashingMethod
+from socket_theory.estimators.method import refuse
 from socket_theory.estimators.step import Step
 from socket_theory.hashing import QueryMap, query_map_bound
 from socket_theory.rng import Key
@@ -22,6 +23,8 @@ class SoftHashing(HashingMethod):
 
     query_map: QueryMap = "tanh_scaled"
     temperature: float = 0.4
+
+    query_side: ClassVar[tuple[str, ...]] = ("query_map", "temperature")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class SocketSampling(SoftHashing):
 
     num_samples: int = 1024
     value_aware: bool = False
+
+    query_side: ClassVar[tuple[str, ...]] = (*SoftHashing.query_side, "num_samples")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from socket_theory.backend import array_type, bfloat16, from_native, to_native
-from socket_theory.checks import cast_output, require_finite, require_float, require_head_ratio, require_positive
+from socket_theory.checks import (
+    FLOAT_NAMES,
+    cast_output,
+    require_finite,
+    require_float,
+    require_head_ratio,
+    require_positive,
+)
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate, Stats
 from socket_theory.estimators.inputs import flatten_lead
@@ -38,17 +45,21 @@ class Step:
         if not isinstance(cache, Cache):
             raise TypeError(f"cache is of type {type(cache).__name__}: pass what prepare returned.")
         if cache.method != method:
-            raise ValueError(f"the cache was prepared by {cache.method}: attend with it, or prepare one with {method}.")
-        kind = array_type(query)
+            same_index = method.index_recipe == cache.method.index_recipe
+            way = "pass cache.with_method(method)" if same_index else f"prepare one with {method}"
+            raise ValueError(f"the cache was prepared by {cache.method}: attend with it, or {way}.")
+        kind = array_type(query, "query")
         if kind != cache.array_type:
             raise TypeError(f"query is a {kind} array and the cache holds {cache.array_type} arrays: pass one library.")
         require_float("query", query.dtype)
         native = to_native("query", query)
         lead = cache.lead
         if native.ndim != len(lead) + 2 or native.shape[:-2] != lead or native.shape[-1] != cache.keys.shape[-1]:
+            one_token = native.shape[:-3] == lead and native.shape[-2:] == (1, cache.keys.shape[-1])
+            hint = ", as query[..., 0, :] has it" if one_token else ""
             raise ValueError(
                 f"query of shape {tuple(native.shape)} was given: "
-                f"pass {(*lead, 'num_qo_heads', cache.keys.shape[-1])}, one token a sequence."
+                f"pass {(*lead, 'num_qo_heads', cache.keys.shape[-1])}, one token a sequence{hint}."
             )
         native = flatten_lead(native, len(lead))
         require_head_ratio(native.shape[1], cache.keys.shape[1])
@@ -64,6 +75,38 @@ class Step:
         steps = np.arange(length.max())
         slots = np.where(steps < length, start + steps, -1).astype(np.int32)
         return self.cache.backend.to_device(np.repeat(slots[:, None], self.query.shape[1], axis=1))
+
+    def checked_scores(self, scores: Any) -> Any:
+        """What the method's `scores` returned, in float32.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the method, for anything but floats [B, Hq, N] in the backend's array type, NaN, or numbers that
+            float32 cannot hold.
+        """
+        cache = self.cache
+        name, slots, block = f"{type(cache.method).__name__}.scores", cache.keys.shape[-2], cache.backend.slot_block
+        want = (*self.query.shape[:2], slots)
+        own = (type(self.query), type(cache.backend.to_device(np.zeros(1, dtype=np.float32))))
+        if type(scores) not in own or str(scores.dtype) not in FLOAT_NAMES:
+            kind = type(scores)
+            given = f"dtype {scores.dtype}" if kind in own else f"an object of type {kind.__module__}.{kind.__name__}"
+            raise TypeError(f"{name} returned {given}: return a float32 array {want} of the query's array type.")
+        if scores.shape not in (want, (*want[:2], -(-slots // block) * block)):
+            raise ValueError(
+                f"{name} returned the shape {tuple(scores.shape)}: return {want}, "
+                "a score for each sequence, query head (not KV head) and token slot."
+            )
+        with np.errstate(over="ignore"):
+            ranked = scores if scores.dtype == np.float32 else scores.astype(np.float32)
+        for row, (start, length) in enumerate(cache.spans.tolist()):
+            seen, given = (a[row, :, start : start + length] for a in (ranked, scores))
+            if bool((seen != seen).any()):
+                raise ValueError(f"{name} returned NaN: return numbers, they decide which tokens are kept.")
+            if ranked is not scores and bool(((abs(seen) == np.inf) & (abs(given) < np.inf)).any()):
+                raise ValueError(f"{name} returned numbers beyond float32: scale them, or return their logarithms.")
+        return ranked
 
     def finish(self, value: Any, lse: Any, indices: Any, kind: Any = "softmax", captured_mass: Any = None) -> Estimate:
         """The estimate in the caller's array type, dtype and leading shape."""

@@ -8,7 +8,7 @@ own prefix in float64. Beside it stand the softmax mass of the tokens a method k
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from socket_theory.attention import attention_logits, weighted_state
 from socket_theory.estimators import Cache, Method, Socket
-from socket_theory.estimators.method import HashingMethod
+from socket_theory.estimators.hashing_method import HashingMethod
 from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.contenders import Contender, contenders
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
@@ -26,8 +26,6 @@ from socket_theory.selection import Budget
 
 Float = NDArray[np.float64]
 _MEASURES = ("density", "captured_mass", "recall", "relative_error")
-# Settings that touch the query or the draws alone: methods that differ in nothing else share one index.
-_QUERY_SIDE = ("query_map", "temperature", "num_samples")
 
 
 @dataclass(frozen=True)
@@ -112,10 +110,9 @@ def _prepare(k: NDArray[Any], v: NDArray[Any], prefill: int, field: Sequence[Con
     caches = []
     for contender in field:
         method = contender.method
-        index = tuple((name, value) for name, value in contender.settings.items() if name not in _QUERY_SIDE)
-        if index not in prepared:
-            prepared[index] = method.prepare(k, v, **_index_arguments(method, k, prefill, key))
-        caches.append(replace(prepared[index], method=method))
+        if method.index_recipe not in prepared:
+            prepared[method.index_recipe] = method.prepare(k, v, **_index_arguments(method, k, prefill, key))
+        caches.append(prepared[method.index_recipe].with_method(method))
     return caches
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from socket_theory.estimators import HardLSH, OracleTopK, Socket, Window
-from socket_theory.estimators.method import HashingMethod
+from socket_theory.estimators.hashing_method import HashingMethod
 from socket_theory.evaluate.accuracy import Row, evaluate_attention
 from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.contenders import Contender

@@ -268,3 +268,62 @@ def test_the_budgeted_error_falls_from_random_to_socket_to_oracle(backend):
         )
         errors.append(np.linalg.norm(value - exact))
     assert errors[0] > 1.5 * errors[1] > 1.5 * errors[2]
+
+
+OTHER_QUERY_SIDE = [
+    (Socket(num_tables=12), Socket(num_tables=12, temperature=1.5, query_map="tanh")),
+    (Socket(num_tables=12, value_weight=True, center_keys=True), Socket(12 - 2, 12, "linear", 2.0, True, True)),
+    (SocketSampling(num_tables=12), SocketSampling(num_tables=12, num_samples=7, temperature=1.0)),
+    (Dense(), OracleTopK()),
+    (Window(), Santa(num_samples=9)),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), OTHER_QUERY_SIDE, ids=lambda method: str(method))
+def test_what_touches_the_query_only_changes_on_a_prepared_cache(backend, first, second):
+    query, keys, values = arrays()
+    cache = prepare(backend, first, keys[:, :, :50], values[:, :, :50], capacity=60)
+    before = attend(backend, first, query, cache)
+    changed, direct = cache.with_method(second), prepare(backend, second, keys[:, :, :50], values[:, :, :50])
+    assert changed.keys is cache.keys
+    same(backend, attend(backend, second, query, changed), attend(backend, second, query, direct))
+    same(backend, attend(backend, first, query, cache), before)
+    grown = changed.append(backend.put(keys[:, :, 50:]), backend.put(values[:, :, 50:]))
+    center = {"center": cache.center} if cache.center is not None else {}
+    whole = prepare(backend, second, keys, values, **center)
+    same(backend, attend(backend, second, query, grown), attend(backend, second, query, whole))
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        (Socket(num_tables=13), "num_tables=13 was given and the index was made with num_tables=12"),
+        (Socket(num_planes=9, num_tables=12), "num_planes=9 was given and the index was made with num_planes=10"),
+        (
+            Socket(num_tables=12, center_keys=True),
+            "center_keys=True was given and the index was made with center_",
+        ),
+        (
+            Socket(num_tables=12, value_weight=True),
+            "value_weight=True was given and the index was made with value_",
+        ),
+        (SocketSampling(num_tables=12), "the index of Socket is not that of SocketSampling"),
+        (Dense(), "the index of Socket is not that of Dense"),
+    ],
+    ids=str,
+)
+def test_a_method_that_reads_another_index_is_refused(backend, method, sentence):
+    cache = prepare(backend, Socket(num_tables=12), *arrays()[1:])
+    with pytest.raises(ValueError, match=rf"^{sentence}.*: prepare a cache with {type(method).__name__}\(.*\)\.$"):
+        cache.with_method(method)
+
+
+def test_attending_with_another_temperature_names_the_way(backend):
+    query, keys, values = arrays()
+    cache = prepare(backend, Socket(num_tables=12), keys, values)
+    with pytest.raises(ValueError, match=r"attend with it, or pass cache\.with_method\(method\)\.$"):
+        attend(backend, Socket(num_tables=12, temperature=1.0), query, cache)
+    with pytest.raises(ValueError, match=r"attend with it, or prepare one with Socket\(num_planes=10, num_tables=13"):
+        attend(backend, Socket(num_tables=13), query, cache)
+    with pytest.raises(TypeError, match=r"method is of type str: pass an estimator"):
+        cache.with_method("socket")

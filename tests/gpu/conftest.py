@@ -13,7 +13,8 @@ import pytest
 from socket_gpu import missing_requirement
 from socket_theory import Budget, Key
 from socket_theory.estimators import Cache
-from socket_theory.estimators.method import HashingMethod, Method
+from socket_theory.estimators.hashing_method import HashingMethod
+from socket_theory.estimators.method import Method
 from socket_theory.hashing import Planes, SignHash
 from socket_theory.testing import Problem, random_problem
 

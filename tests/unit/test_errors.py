@@ -153,7 +153,10 @@ def cases():
         ValueError,
         r"\(2, 4, 3\) was given: pass",
     )
-    yield "two query tokens", lambda: Dense().attend(QUERY[:, :, None], DENSE), ValueError, "one token a sequence"
+    one, two = (np.stack([QUERY] * count, axis=2) for count in (1, 2))
+    way = r"\(2, 'num_qo_heads', 4\), one token a sequence"
+    yield "query token axis", lambda: Dense().attend(one, DENSE), ValueError, way + r", as query\[\.\.\., 0, :\] has it"
+    yield "two query tokens", lambda: Dense().attend(two, DENSE), ValueError, way + r"\.$"
     yield (
         "cache of another method",
         lambda: Socket(num_tables=4).attend(QUERY, CACHE),
@@ -317,7 +320,10 @@ def cases():
     yield "fractional fold", lambda: KEY.fold_in("s", 0.5), TypeError, r"value=0\.5 is of type float: pass an integer"
     yield "fractional index", lambda: uniform(KEY, 0.7), ValueError, "pass non-negative integers"
     yield "negative index", lambda: uniform(KEY, np.array([-1])), ValueError, "pass non-negative integers"
+    yield "tag of a wrong type", lambda: KEY.fold_in(3), TypeError, r"tag=3 is of type int: pass a name, as in fold_in"
+    yield "uniforms of a seed", lambda: uniform(3, 0), TypeError, r"key=3 is of type int: pass Key\.from_seed"
     yield "no split", lambda: KEY.split(0), ValueError, "count=0 was given"
+    yield "one word", lambda: Key(5), ValueError, "words=5 is not a key: pass two integers"
     yield "fractional key words", lambda: Key((1.5, 2.5)), ValueError, "is not a key"
     yield (
         "integer targets",
@@ -381,9 +387,8 @@ def test_arrays_of_two_libraries_are_named(require_extra):
 
 def test_a_device_without_a_backend_is_named(require_extra):
     torch = require_extra("torch", "torch")
-    keys = torch.zeros(1, 3, 4, device="meta")
-    with pytest.raises(ValueError, match="'torch-meta' is not known"):
-        Dense().prepare(keys, keys)
+    with pytest.raises(ValueError, match="'torch-xpu' is not known"):
+        resolve_backend("torch-xpu")
     with pytest.raises(TypeError, match="center is a torch array and keys a numpy array"):
         Socket(num_tables=3, center_keys=True).prepare(KEYS, KEYS, key=KEY, center=torch.zeros(2, 2, 4))
 

@@ -1,0 +1,147 @@
+"""A method of a user's own: its scores are checked once, and its cache is saved and loaded with it."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from socket_theory import Budget, Dense, Key, Socket, Window, load_cache
+from socket_theory.estimators import Method
+
+KEY = Key.from_seed(12)
+QUERY, KEYS, VALUES = (KEY.generator().standard_normal(shape) for shape in ((2, 4, 16), (2, 2, 40, 16), (2, 2, 40, 16)))
+SPANS = {"kv_start": [3, 0], "kv_len": [30, 40]}
+BUDGET = Budget(tokens=7)
+SHAPE = r"\(2, 4, 40\)"
+
+
+@dataclass(frozen=True)
+class Returning(Method):
+    """Ranks by whatever it is made with."""
+
+    returned: Any = None
+    sharpness: float = 1.0
+
+    def scores(self, step, key):
+        return self.returned
+
+
+@dataclass(frozen=True)
+class FirstFeature(Method):
+    """Ranks by the first feature of a key, times that of the query."""
+
+    sharpness: float = 1.0
+
+    def scores(self, step, key):
+        keys = step.cache.keys
+        products = step.query.reshape(2, 2, 2, 16)[..., :1] * keys[:, :, None, :, 0]
+        return (self.sharpness * products.reshape(2, 4, 40)).astype(np.float32)
+
+
+def prepared(backend, method):
+    return method.prepare(backend.put(KEYS), backend.put(VALUES), backend=backend.engine, **SPANS)
+
+
+def step(backend, method, budget=BUDGET):
+    return method.attend(backend.put(QUERY), prepared(backend, method), budget=budget)
+
+
+FLAT = np.zeros((2, 4, 40), dtype=np.float32)
+REFUSED = {
+    "nothing": (None, TypeError, rf"an object of type builtins\.NoneType: return a float32 array {SHAPE}"),
+    "a list": (FLAT.tolist(), TypeError, r"an object of type builtins\.list"),
+    "a number": (0.0, TypeError, r"an object of type builtins\.float"),
+    "a masked array": (np.ma.masked_array(FLAT), TypeError, r"an object of type numpy\.ma\.MaskedArray"),
+    "integers": (FLAT.astype(int), TypeError, rf"dtype int64: return a float32 array {SHAPE}"),
+    "complex numbers": (FLAT.astype(complex), TypeError, "dtype complex128"),
+    "a token too few": (FLAT[..., 1:], ValueError, rf"the shape \(2, 4, 39\): return {SHAPE}"),
+    "a token too many": (np.zeros((2, 4, 41), np.float32), ValueError, r"the shape \(2, 4, 41\)"),
+    "KV heads": (FLAT[:, ::2], ValueError, r"the shape \(2, 2, 40\).*query head \(not KV head\)"),
+    "no batch axis": (FLAT[0], ValueError, r"the shape \(4, 40\)"),
+    "NaN": (FLAT * np.nan, ValueError, "NaN: return numbers"),
+    "what float32 cannot hold": (np.full((2, 4, 40), 1e300), ValueError, "numbers beyond float32: scale them"),
+}
+
+
+@pytest.mark.parametrize(("returned", "error", "sentence"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("group", ["per_head", "shared"])
+def test_scores_that_cannot_rank_are_refused_with_the_name_of_the_class(backend, returned, error, sentence, group):
+    returned = backend.put(returned) if type(returned) is np.ndarray else returned
+    with pytest.raises(error, match=rf"^Returning\.scores returned {sentence}.*\.$"):
+        step(backend, Returning(returned), Budget(tokens=7, group=group))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_scores_of_any_float_rank_the_same(backend, dtype):
+    ranks = np.argsort(np.argsort(KEY.fold_in("ranks").generator().random((2, 4, 40)), axis=-1), axis=-1)
+    found = backend.get(step(backend, Returning(backend.put(ranks.astype(dtype)))).indices)
+    for row, (start, length) in enumerate(zip(SPANS["kv_start"], SPANS["kv_len"], strict=True)):
+        best = np.argsort(ranks[row, :, start : start + length], axis=-1)[:, -7:] + start
+        np.testing.assert_array_equal(found[row], np.sort(best, axis=-1))
+
+
+def test_scores_outside_the_valid_tokens_are_not_looked_at(backend):
+    padding = FLAT.copy()
+    padding[0, :, :3], padding[0, :, 33:] = np.nan, np.nan
+    got, window = step(backend, Returning(backend.put(padding))), step(backend, Window())
+    np.testing.assert_array_equal(backend.get(got.indices), backend.get(window.indices))
+
+
+def test_without_a_budget_no_score_is_asked_for(backend):
+    dense = step(backend, Returning(), budget=None)
+    np.testing.assert_array_equal(backend.get(dense.value), backend.get(step(backend, Dense(), budget=None).value))
+
+
+def saved(tmp_path, method, **index):
+    path = tmp_path / "cache.npz"
+    method.prepare(KEYS, VALUES, **SPANS, **index).save(path)
+    return path
+
+
+def test_the_cache_of_an_own_method_is_loaded_with_it(tmp_path):
+    method = FirstFeature(2.0)
+    path = saved(tmp_path, method)
+    again = load_cache(path, method=method)
+    estimates = [method.attend(QUERY, cache, budget=BUDGET) for cache in (again, method.prepare(KEYS, VALUES, **SPANS))]
+    np.testing.assert_array_equal(estimates[0].value, estimates[1].value)
+    np.testing.assert_array_equal(estimates[0].indices, estimates[1].indices)
+    with pytest.raises(TypeError, match=r"holds a cache of FirstFeature, a class of your own: pass load_cache\(path, "):
+        load_cache(path)
+    with pytest.raises(ValueError, match=r"FirstFeature\(sharpness=2\.0\) and method=Dense\(\) was given: pass a "):
+        load_cache(path, method=Dense())
+
+
+def test_a_class_with_other_settings_than_the_saved_one_is_refused(tmp_path):
+    @dataclass(frozen=True)
+    class FirstFeature(Method):
+        """Of the same name, with another setting."""
+
+        width: int = 1
+
+    path = saved(tmp_path, globals()["FirstFeature"](2.0))
+    with pytest.raises(ValueError, match=r"holds a cache of FirstFeature\(sharpness=2\.0\) and method=.*width=1"):
+        load_cache(path, method=FirstFeature())
+
+
+def test_an_own_class_named_like_one_of_the_library_is_not_taken_for_it(tmp_path):
+    own = type("Socket", (Socket,), {"scores": lambda self, step, key: FLAT})
+    path = saved(tmp_path, own(num_tables=5), key=KEY)
+    with pytest.raises(TypeError, match="holds a cache of Socket, a class of your own"):
+        load_cache(path)
+    assert type(load_cache(path, method=own(num_tables=5)).method) is own
+
+
+def test_a_cache_is_loaded_for_another_temperature_but_not_for_other_tables(tmp_path):
+    method = Socket(num_tables=5)
+    path = saved(tmp_path, method, key=KEY)
+    warmer = replace(method, temperature=1.0)
+    assert load_cache(path, method=warmer).method == warmer
+    with pytest.raises(ValueError, match="num_tables=6 was given and the index was made with num_tables=5"):
+        load_cache(path, method=Socket(num_tables=6))
+
+
+def test_settings_that_a_file_would_not_give_back_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot be saved: pass settings that are numbers, strings, booleans or None"):
+        saved(tmp_path, Returning(returned=(1, 2)))
+    assert not (tmp_path / "cache.npz").exists()
