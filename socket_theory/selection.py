@@ -18,16 +18,23 @@ Indices = NDArray[np.int32]
 class Budget:
     """How many tokens a head keeps, and which are forced.
 
+    The error of a step is at most (1 - m) times the diameter of the values, m being the softmax mass of what is kept
+    (S13); bytes and time of attending grow with the number kept.
+
     Parameters
     ----------
     tokens : int, optional
-        Tokens kept, forced ones included. Exactly one of `tokens` and `fraction` is given.
+        Tokens kept, forced ones included; all where a sequence has no more. Exactly one of `tokens` and `fraction` is
+        given.
     fraction : float, optional
         Share of the valid tokens, in (0, 1]; the count is rounded half up and at least 1.
     sink, window : int
-        The first `sink` and the last `window` valid tokens, the current one included, are always kept.
+        The first `sink` and the last `window` valid tokens, the current one included, are always kept. Raised, fewer of
+        the budget's tokens are left to be chosen by score.
     group : {"per_head", "shared"}
-        "shared": the query heads of a KV head keep one common set, ranked by the sum of their scores.
+        "per_head": each query head keeps its own set, and a KV head reads their union. "shared": the query heads of a
+        KV head keep one common set, ranked by the sum of their scores: fewer rows to read, and more error for heads
+        that look elsewhere.
 
     Raises
     ------

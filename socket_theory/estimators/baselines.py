@@ -18,7 +18,13 @@ from socket_theory.selection import Budget
 
 @dataclass(frozen=True)
 class Dense(Method):
-    """Exact softmax attention over every valid token. Takes no budget."""
+    """Exact softmax attention over every valid token: what the others are measured against. Takes no budget.
+
+    value = sum_i p_i v_i with p_i = exp(l_i) / sum_j exp(l_j) and l_i = sm_scale <q, k_i>, for a query q and the keys
+    k_i and values v_i of its KV head; lse = ln sum_j exp(l_j). All keys and values are read at every step: bytes and
+    time grow with the tokens. There is no index and no setting, and the captured mass is 1. States of disjoint tokens
+    merge to that of their union (C1).
+    """
 
     def attend(
         self,
@@ -39,7 +45,13 @@ class Dense(Method):
 
 @dataclass(frozen=True)
 class OracleTopK(Method):
-    """Top-k by the exact logits: the least softmax mass any selection of that size can lose."""
+    """Top-k by the exact logits sm_scale <q, k_i>, of a query q and the keys k_i: the most that ranking can reach.
+
+    No set of that size with the same sink and window holds more softmax mass, and the mass left out bounds the error
+    (S13): with a larger budget both fall. It is a yardstick and no method. A step computes every logit in the time of
+    dense attention, while its `stats` count the kept rows alone, as if the ranking were free. The later token wins a
+    tie; there is no setting.
+    """
 
     def scores(self, step: Step, key: Key | None) -> Any:
         cache = step.cache
@@ -53,7 +65,16 @@ class OracleTopK(Method):
 
 @dataclass(frozen=True)
 class Window(Method):
-    """The budget's sink, and the most recent tokens for the rest."""
+    """Sliding-window attention with sinks: the budget's first `sink` tokens, and the most recent ones for the rest.
+
+    What is kept does not depend on the query, so the error is that of whatever matters further back, and a larger
+    budget removes it only as far as it reaches. A step reads keys and values of the kept tokens alone; there is no
+    index and no setting.
+
+    References
+    ----------
+    Xiao et al., "Efficient Streaming Language Models with Attention Sinks", arXiv 2309.17453.
+    """
 
     def scores(self, step: Step, key: Key | None) -> Any:
         shape = (*step.query.shape[:2], step.cache.keys.shape[-2])
@@ -62,9 +83,12 @@ class Window(Method):
 
 @dataclass(frozen=True)
 class RandomTokens(Method):
-    """The budget's forced tokens, and a uniformly random set of the others, drawn anew for each key and head.
+    """The budget's sink and window, and a uniformly random set of the others: what a ranking must beat.
 
-    The draw depends on the sequence's place in the batch, not on its padding.
+    `attend` requires `key`, and draws a set for each query head (for each KV head with `group="shared"`) that depends
+    on the key and on the head's and the sequence's place in the batch, not on padding. The kept tokens get exact
+    softmax attention among themselves, which does not estimate dense attention without bias. Bytes are those of the
+    kept keys and values; there is no index and no setting.
     """
 
     def check_key(self, key: Key | None) -> None:

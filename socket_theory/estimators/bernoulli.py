@@ -31,7 +31,12 @@ from socket_theory.selection import Budget
 
 @dataclass(frozen=True)
 class Bernoulli(Method):
-    """Softmax attention with scores q^K', E q^ = q: unbiased scores, but a biased softmax (`softmax_bias`, N12).
+    """Softmax attention with the scores of a sampled query: unbiased scores, but a biased softmax.
+
+    Feature i of the query q, of D = head_dim, fires in each of B ternary vectors with probability
+    pi_i = |q_i| / max_j |q_j|. With hits_i the number of vectors it fired in, q^_i = sign(q_i) max_j |q_j| hits_i / B,
+    so E q^ = q (N11). Logits are sm_scale <q^, k_j>, unbiased for those of q; their softmax is not unbiased, because it
+    is no linear function of them (`query_sampling.softmax_bias`, N12).
 
     The lse is that of the sampled scores, on average above the exact one: a merge with exact states, which nothing
     forbids, gives this part too much weight and is biased by that too. Key features that never fire need no reading,
@@ -40,11 +45,19 @@ class Bernoulli(Method):
     Parameters
     ----------
     num_vectors : int
-        B >= 1 ternary vectors.
+        B >= 1 ternary vectors. The variance of q^ is in proportion to 1/B with "iid", and at most
+        (max_j |q_j| / B)^2 / 4 with "stratified"; the bias of the softmax falls with it. The share of key features that
+        some vector needs rises with B towards 1.
     query_sampler : {"stratified", "iid"}
-        hits = floor(B pi) + Bernoulli(frac(B pi)), or Binomial(B, pi).
+        hits = floor(B pi) + Bernoulli(frac(B pi)), or Binomial(B, pi), whose variance is never less.
     shared_query : bool
-        One draw a GQA group, of the mean magnitude m of its queries; head g uses (m^/m) q_g.
+        One draw for the query heads g of a KV head, of the mean m of their magnitudes |q_g|; head g uses (m^/m) q_g,
+        with m^ the sampled m. Fewer key features fire in any head, for more error.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a num_vectors that is no integer of at least 1, an unknown query_sampler or a flag that is no bool.
 
     References
     ----------

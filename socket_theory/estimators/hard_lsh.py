@@ -13,12 +13,31 @@ from socket_theory.rng import Key
 
 @dataclass(frozen=True)
 class HardLSH(HashingMethod):
-    """Top-k decode by the number of bucket matches; the later token wins a tie.
+    """Top-k decode by hard hash collisions: score_i is the share of tables in which query and key have one code.
+
+    A table has P Gaussian planes of length head_dim; the code of a vector x in it is the P signs of <w, x>, 0 counted
+    as +. Two vectors at the angle theta have the same code with probability (1 - theta/pi)^P (S3). Scores are multiples
+    of 1/L, so ties are many, and the later token wins one. The kept tokens get exact softmax attention.
+
+    A step reads the index of every valid token, P L bits a KV head (stored as `Socket`'s), and keys and values of the
+    kept tokens only.
 
     Parameters
     ----------
-    num_planes, num_tables : int
-        P <= 16 and L; the probability of a match in one table is (1 - theta/pi)^P (S3).
+    num_planes : int
+        P from 1 to 16. Raised, a match says more, and fewer tokens have any. Bits and time grow with P, but for the
+        bits on a CPU.
+    num_tables : int
+        L >= 1. Raised, scores have more steps and less noise, as 1/sqrt(L); bits and time grow as L.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a count that is no integer or out of range.
+
+    References
+    ----------
+    Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002; claim S3.
     """
 
     @property

@@ -18,7 +18,10 @@ from socket_theory.selection import Budget, require_budget
 
 @dataclass(frozen=True)
 class Method:
-    """An attention estimator: settings as a value, no state."""
+    """An attention estimator: settings as a value, no state.
+
+    A method of your own is a frozen dataclass that defines `scores`, and `index` if it keeps arrays beside the keys.
+    """
 
     reads_every_key: ClassVar[bool] = False
     """Whether a step reads every valid key, and not only those of the kept tokens."""
@@ -68,26 +71,33 @@ class Method:
         capacity: int | None = None,
         backend: Backend | str | None = None,
     ) -> Cache:
-        """Copy keys and values and build the method's index.
-
-        Shapes: keys [..., Hkv, N, D], values [..., Hkv, N, E]; kv_start, kv_len integers of the leading shape;
-        center [..., Hkv, D]. The valid tokens of a sequence are slots kv_start to kv_start + kv_len.
+        """Copy keys and values and build the method's index: time and memory in proportion to the slots.
 
         Parameters
         ----------
+        keys, values : arrays [..., Hkv, N, D] and [..., Hkv, N, E]
+            Of N token slots, heads first, with any leading shape: floats of 16, 32 or 64 bits, of one library.
         key, planes : Key or Planes
             Exactly one for methods that hash: what to draw the planes from, or the planes themselves.
-        center : array, optional
+        center : array [..., Hkv, D], optional
             For methods with `center_keys=True`: the offset; by default the mean of the valid keys. It is frozen.
+        kv_start, kv_len : int or integers of the leading shape, optional
+            The valid tokens of a sequence are the slots kv_start to kv_start + kv_len - 1, by default all. The others
+            are padding: never hashed, scored, counted or read, so they may hold anything.
         capacity : int, optional
-            Most token slots the cache will ever hold.
+            Most token slots the cache will ever hold. On a GPU their memory is taken at once, and `append` fills it.
         backend : Backend or str, optional
             Overrides the choice by array type.
+
+        Returns
+        -------
+        Cache
 
         Raises
         ------
         TypeError
-            For integer or quantised arrays, mixed array libraries, or an argument the method does not use.
+            For arrays of integers or quantised numbers, masked, sparse or nested ones, mixed array libraries, or an
+            argument the method does not use.
         ValueError
             For empty or mismatched shapes, NaN or infinity among valid tokens, or planes of another head_dim.
         """
@@ -117,7 +127,11 @@ class Method:
         refuse(self, key=key)
 
     def scores(self, step: Step, key: Key | None) -> Any:
-        """What tokens are ranked by, float32 [B, Hq, N]."""
+        """What tokens are ranked by, the largest first: all that a selecting method of your own has to define.
+
+        It returns floats [B, Hq, N] in the array type of `step.query` [B, Hq, D]; `step.cache.keys` is [B, Hkv, N, D].
+        They are ranked in float32. Slots outside the valid ones are not looked at; NaN inside is refused.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define scores or attend.")
 
     def captured_mass(self, step: Step, lse: Any) -> Any | None:
@@ -136,23 +150,32 @@ class Method:
     ) -> Estimate:
         """One decode step: rank the valid tokens, keep the budget's, attend to those exactly.
 
-        Shapes: query [..., Hq, D] -> value [..., Hq, E], lse [..., Hq], indices [..., Hq, K].
-
         Parameters
         ----------
+        query : array [..., Hq, D]
+            One token a sequence, with the cache's leading shape; Hq is a multiple of Hkv, and head h reads KV head
+            h // (Hq / Hkv).
+        cache : Cache
+            What this method prepared, or one of `Cache.with_method`.
         budget : Budget, optional
             What is kept; None keeps everything and equals dense attention.
         sm_scale : float, optional
-            Softmax scale; 1/sqrt(D) by default.
+            The logits are sm_scale <q, k>; 1/sqrt(D) by default. Raised, fewer tokens hold the mass.
         out_dtype : dtype, optional
             Of the value; the query's by default.
         key : Key, optional
             For methods that draw at every step. Fold in request, layer and step yourself.
 
+        Returns
+        -------
+        Estimate
+            value [..., Hq, E], lse [..., Hq], indices [..., Hq, K] and what was read.
+
         Raises
         ------
         TypeError
-            For integer or quantised arrays, mixed array libraries, or an argument the method does not use.
+            For arrays of integers or quantised numbers, masked, sparse or nested ones, mixed array libraries, or an
+            argument the method does not use or needs.
         ValueError
             For a wrong shape or head ratio, NaN or infinity, or a cache of another method.
         """

@@ -37,6 +37,11 @@ _DEFAULT_TILE = 256
 class Santa(Method):
     """Attention whose value average is a sample: every key is read, and about `num_samples` values a head.
 
+    With the softmax probabilities p_i of a query head over the N valid tokens and their values v_i, row i is drawn c_i
+    times with mean S p_i, and the estimate is sum_i c_i v_i / S (for "flash" and "floor_one" each of the T tiles
+    averages its own draws, weighed by the exact mass of the tile). A step reads all keys and the distinct rows drawn,
+    so half of dense attention's bytes is the least where values are as long as keys.
+
     Unbiased for `Dense` with every sampler but "biased_prop", whose bias is `value_sampling_moments.prop_bias`. The lse
     is the exact one, so a sampled state merges with exact ones and stays unbiased. Rows are drawn by the scores that
     selection ranks by, which every backend rounds to float32, float64 inputs too: on the reference that moves the mean
@@ -45,14 +50,22 @@ class Santa(Method):
     Parameters
     ----------
     num_samples : int
-        S >= 1. "flash" draws max(1, floor(S/T)) in each of its T tiles, "floor_one" S and one more a tile without any.
+        S >= 1. The variance falls as 1/S for "iid" (N3), on real attention faster for the stratified and systematic
+        ones; rows read and time grow with S, slower than S where few tokens hold the mass. "flash" draws
+        max(1, floor(S/T)) in each of its T tiles, "floor_one" S and one more a tile without any.
     sampler : str
         "phase_carried": systematic counts, one offset a head, the phase carried from tile to tile; "systematic": the
         same counts without tiles; "stratified", "iid"; "flash": equal budgets, an offset a tile, merged by tile mass;
         "floor_one": largest-remainder budgets of at least 1, merged by tile mass; "biased_prop": largest-remainder
         budgets merged as they are.
     tile_len : int, optional
-        Tokens a tile, 256 by default; None for "systematic", "stratified" and "iid", which have no tiles.
+        Tokens a tile, 256 by default; None for "systematic", "stratified" and "iid", which have no tiles. It changes no
+        draw of "phase_carried". For "flash" longer tiles are fewer, with more draws each, which mostly errs less.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a count that is no integer of at least 1, an unknown sampler, or a tile_len with a sampler without tiles.
 
     References
     ----------

@@ -19,7 +19,7 @@ LEAST_TEMPERATURE = 1e-30
 
 @dataclass(frozen=True)
 class SoftHashing(HashingMethod):
-    """The settings and the index that SOCKET's decode and its sampling estimator share."""
+    """The settings that SOCKET's decode and its sampling estimator share; `Socket` defines them."""
 
     query_map: QueryMap = "tanh_scaled"
     temperature: float = 0.4
@@ -43,23 +43,59 @@ class SoftHashing(HashingMethod):
 
 @dataclass(frozen=True)
 class Socket(SoftHashing):
-    """Deterministic top-k decode by soft LSH scores.
+    """Deterministic top-k decode: rank all tokens by soft hash collisions, attend exactly to the best.
 
-    score_i = mean over tables of prod_p sigma(2 h_p s_ip / temperature), times |v_i| if `value_weight`;
-    the kept tokens get exact softmax attention.
+    For a query q and the key k_i and value v_i of token i, all of one head:
+
+    - planes w_lp, for tables l = 1..L and p = 1..P, are Gaussian vectors of length d = head_dim, drawn at `prepare` and
+      shared by the KV heads;
+    - z_lp = <w_lp, q> is the query's projection and h_lp = query_map(z_lp) what is made of it;
+    - s_ilp = +1 where <w_lp, k_i> >= 0, else -1; the P signs of table l are the token's code in it;
+    - score_i = (1/L) sum_l prod_p sigma(2 h_lp s_ilp / tau), with tau the temperature and
+      sigma(x) = 1/(1 + exp(-x)). The product over p is the probability that the softened query falls into the token's
+      bucket of table l (S1), larger the more of the P signs agree with those of h.
+
+    The budget's tokens with the largest scores get exact softmax attention, so without a budget the step is exact; the
+    error is that of the tokens left out (S13). Scores rank by angle: a key's length does not enter.
+
+    A step reads the index of every valid token, and keys and values of the kept ones only. A token has P L index bits a
+    KV head; stored are 16 L on a CPU and P times L rounded up to a multiple of 32 on a GPU. The time is that of reading
+    them, in proportion to tokens and tables.
 
     Parameters
     ----------
-    num_planes, num_tables : int
-        P and L; P <= 16. The paper uses 10 and 60.
+    num_planes : int
+        P from 1 to 16, as in the paper 10. More planes tell close keys apart better, as a collision gets rarer, but a
+        score then rests on fewer tables and is noisier: raise L with it. Bits and time grow with P, but for the bits on
+        a CPU; beyond 10 planes a GPU takes longer.
+    num_tables : int
+        L >= 1, as in the paper 60. The noise of a score falls as 1/sqrt(L) (S7, S14), and with it the error, down to
+        that of the true collision probability. Bits, time and the memory of the index grow as L.
     query_map : {"tanh_scaled", "tanh", "linear"}
-        h = tanh(z)/sqrt(d), tanh(z) or z.
+        h = tanh(z)/sqrt(d), the released code; tanh(z), the paper; or z, which does not saturate. "tanh_scaled" at tau
+        is "tanh" at tau sqrt(d). Free in bytes.
     temperature : float
-        tau > 0: towards 0 hard LSH, towards infinity the sign sketch (S2).
+        tau > 0. Raised, weights grow more alike and less noisy: towards 0 the score is hard LSH's count of matches,
+        towards infinity it ranks as the sign sketch sum_lp h_lp s_ilp (S2). Neither end is best for all inputs. On one
+        real model .4 had a mean error of .089 and 1 one of .078: :doc:`/guide/real_attention` has the measurement, and
+        why the default is .4. Free in bytes; a GPU takes longer where h/tau is large, for "tanh_scaled" at tau below
+        about .4, for "tanh" below about 3.
     value_weight : bool
-        Multiply the score by |v_i| rounded to bfloat16.
+        Multiply score_i by the Euclidean norm of v_i rounded to bfloat16, as the released code does. 16 more bits a
+        token and KV head, 32 on a CPU. On the same model it made every setting worse.
     center_keys : bool
-        Hash k - c, c the mean key of the KV head at `prepare`.
+        Hash k_i - c instead of k_i, where c is the KV head's mean valid key at `prepare`, or its argument `center`;
+        appended tokens use the same c. Softmax attention does not change when all keys are shifted, angles do. Free in
+        bytes and time.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a count that is no integer or out of range, an unknown query_map, or a temperature below 1e-30.
+
+    See Also
+    --------
+    Cache.with_method : Another temperature or query_map on a prepared cache.
 
     References
     ----------

@@ -21,22 +21,49 @@ from socket_theory.selection import Budget
 
 @dataclass(frozen=True)
 class SocketSampling(SoftHashing):
-    """An unbiased estimate of y_{tau,L} = sum w-bar_i v_i / sum w-bar_i from `num_samples` draws with replacement.
+    """The estimator of SOCKET's theory: the mean value of tokens drawn from the law of soft collisions.
 
-    Plain: draw J proportional to w-bar, average v_J. Value-aware: draw proportional to w-bar |v|, average
-    v_J/|v_J| and multiply by sum w-bar|v| / sum w-bar: the least trace variance of any importance law (S10).
-    The lse of an estimate is ln sum w-bar over all valid tokens.
+    With w_i = (1/L) sum_l prod_p sigma(2 h_lp s_ilp / tau) the score of token i, defined at `Socket` and written w-bar
+    in the theory, and v_i its value, the target is y = sum_i w_i v_i / Z with Z = sum_i w_i, sums over the valid
+    tokens: y_{tau,L} of the theory, which `expectation` computes. M draws J with replacement estimate it without bias
+    (S10):
+
+    - plain: draw J with probability w_J / Z, average v_J;
+    - value-aware: draw J with probability w_J |v_J| / S, S = sum_i w_i |v_i|, average v_J / |v_J| and multiply by S/Z.
+      Its variance summed over coordinates is the least of all such laws (S10). |v| is the Euclidean norm, rounded to
+      bfloat16 in both places.
+
+    y is an angular attention, not softmax attention: more tables and a lower temperature bring it to the weights
+    (1 - theta_i/pi)^P, theta_i the angle of key and query (S3, S9, S11). Its distance from softmax does not fall with
+    M. The lse of an estimate is ln Z, of kind "angular", so it merges with angular states only.
+
+    A step reads the index of every valid token, and at most M value rows; no key.
 
     Parameters
     ----------
+    num_planes : int
+        P from 1 to 16: the exponent of the target. Raised, the target is sharper, and noisier for the same L.
+    num_tables : int
+        L >= 1. The distance of y from its limit of infinitely many tables falls as 1/sqrt(L) (S9); bits and time grow
+        as L.
+    query_map, temperature
+        As `Socket`'s. A lower temperature brings y closer to the limit of hard collisions (S6, S11) and makes w_i
+        noisier.
     num_samples : int
-        M >= 1.
+        M >= 1. The variance of the draw falls as 1/M; value rows and time grow with M, rows drawn twice are read once.
     value_aware : bool
-        Which of the two laws; where every |v| is zero it falls back to the uniform law.
+        Which of the two laws. 16 more index bits a token and KV head, 32 on a CPU; where every |v| is zero the law is
+        uniform.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For settings that are no counts or out of range, as `Socket`.
 
     References
     ----------
-    SOCKET, Theorem 3 (in the form of S9, S10, S11, S12).
+    Joshi et al., "SOCKET: SOft Collision Kernel EsTimator for Sparse Attention", arXiv 2602.06283, Theorem 3, here in
+    the form of S9-S12.
     """
 
     num_samples: int = 1024

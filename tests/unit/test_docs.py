@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
 import re
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 
 import socket_theory
 from socket_theory.claims.registry import CLAIMS, run_by_id
+from socket_theory.estimators import METHODS, Method
 from socket_theory.rng import Key
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +71,40 @@ def test_the_reference_documents_every_public_name_and_every_bound() -> None:
     }
     modules = {path.stem for path in (ROOT / "socket_theory" / "bounds").glob("*.py")} - {"__init__", "arguments"}
     assert {f"socket_theory.bounds.{name}" for name in modules} <= documented
+
+
+def test_the_reference_lists_what_the_package_exports() -> None:
+    listed = re.findall(r"\{py:obj\}`~socket_theory\.(\w+)`", (ROOT / "docs" / "reference" / "index.md").read_text())
+    assert sorted([*listed, "__version__"]) == sorted(socket_theory.__all__)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_every_setting_of_a_method_is_documented_by_it(method: type[Method]) -> None:
+    documented = inspect.getdoc(method) or ""
+    _, _, parameters = documented.partition("Parameters\n----------\n")
+    names = {name for line in re.findall(r"^[a-z]\w*(?:, \w+)*", parameters, re.MULTILINE) for name in line.split(", ")}
+    assert {field.name for field in fields(method)} <= names
+
+
+def test_the_errors_of_the_default_temperature_are_those_of_the_run() -> None:
+    page = (ROOT / "docs" / "guide" / "real_attention.md").read_text()
+    rows = json.loads((ROOT / "docs" / "benchmarks" / "attention-smollm2.json").read_text())["rows"]
+    table = re.findall(r"^\| (tanh\w*) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert ("tanh_scaled", "0.4") in {row[:2] for row in table}
+    for query_map, temperature, *errors in table:
+        settings = {"query_map": query_map, "temperature": float(temperature), "value_weight": False}
+        for centred, error in zip((False, True), errors, strict=True):
+            want = settings | {"center_keys": centred}
+            (row,) = (row for row in rows if row["method"] == "socket" and want.items() <= row["settings"].items())
+            assert f"{row['relative_error_mean']:.3f}" == error
+            assert f"{row['standard_error']:.3f}" == "0.006"
+
+
+def test_the_four_papers_are_cited_and_linked() -> None:
+    cited = re.findall(r"eprint += \{([\d.]+)\}", (ROOT / "docs" / "citation.md").read_text())
+    links = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    assert len(cited) == 4
+    assert set(links.values()) == {f"https://arxiv.org/abs/{number}" for number in cited}
 
 
 def test_every_claim_has_its_box_and_a_proof_behind_it() -> None:
