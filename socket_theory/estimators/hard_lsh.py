@@ -13,14 +13,14 @@ from socket_theory.rng import Key
 
 @dataclass(frozen=True)
 class HardLSH(HashingMethod):
-    """Top-k decode by hard hash collisions: score_i is the share of tables in which query and key have one code.
+    """Top-k decode by hard hash collisions: the share of tables in which query and key have one code.
 
     A table has P Gaussian planes of length head_dim; the code of a vector x in it is the P signs of <w, x>, 0 counted
     as +. Two vectors at the angle theta have the same code with probability (1 - theta/pi)^P (S3). Scores are multiples
     of 1/L, so ties are many, and the later token wins one. The kept tokens get exact softmax attention.
 
-    A step reads the index of every valid token, P L bits a KV head (stored as `Socket`'s), and keys and values of the
-    kept tokens only.
+    A step reads the index of every valid token, P L bits a KV head (stored are 16 L on a CPU, P times L rounded up to a
+    multiple of 32 on a GPU), and keys and values of the kept tokens only.
 
     Parameters
     ----------

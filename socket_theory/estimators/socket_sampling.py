@@ -23,13 +23,18 @@ from socket_theory.selection import Budget
 class SocketSampling(SoftHashing):
     """The estimator of SOCKET's theory: the mean value of tokens drawn from the law of soft collisions.
 
-    With w_i = (1/L) sum_l prod_p sigma(2 h_lp s_ilp / tau) the score of token i, defined at `Socket` and written w-bar
-    in the theory, and v_i its value, the target is y = sum_i w_i v_i / Z with Z = sum_i w_i, sums over the valid
-    tokens: y_{tau,L} of the theory, which `expectation` computes. M draws J with replacement estimate it without bias
-    (S10):
+    For a query q and the key k_i and value v_i of token i, all of one head, with Gaussian planes w_lp of length
+    d = head_dim, tables l = 1..L, planes p = 1..P, drawn at `prepare`:
 
-    - plain: draw J with probability w_J / Z, average v_J;
-    - value-aware: draw J with probability w_J |v_J| / S, S = sum_i w_i |v_i|, average v_J / |v_J| and multiply by S/Z.
+    - h_lp = query_map(<w_lp, q>), and s_ilp = +1 where <w_lp, k_i> >= 0, else -1;
+    - c_i = (1/L) sum_l prod_p sigma(2 h_lp s_ilp / tau) is the token's collision weight (w-bar in the theory), with tau
+      the temperature and sigma(x) = 1/(1 + exp(-x)); Z = sum_i c_i over the valid tokens;
+    - y = sum_i c_i v_i / Z is the target (y_{tau,L} in the theory), which `expectation` computes.
+
+    M draws J with replacement estimate y without bias (S10):
+
+    - plain: draw J with probability c_J / Z, average v_J;
+    - value-aware: draw J with probability c_J |v_J| / S, S = sum_i c_i |v_i|, average v_J / |v_J| and multiply by S/Z.
       Its variance summed over coordinates is the least of all such laws (S10). |v| is the Euclidean norm, rounded to
       bfloat16 in both places.
 
@@ -37,18 +42,22 @@ class SocketSampling(SoftHashing):
     (1 - theta_i/pi)^P, theta_i the angle of key and query (S3, S9, S11). Its distance from softmax does not fall with
     M. The lse of an estimate is ln Z, of kind "angular", so it merges with angular states only.
 
-    A step reads the index of every valid token, and at most M value rows; no key.
+    A step reads the index of every valid token, P L bits a KV head (stored are 16 L on a CPU, P times L rounded up to
+    a multiple of 32 on a GPU), and at most M value rows; `stats.bytes` counts the keys of these rows too.
 
     Parameters
     ----------
     num_planes : int
-        P from 1 to 16: the exponent of the target. Raised, the target is sharper, and noisier for the same L.
+        P from 1 to 16: the exponent of the target. Raised, the target is sharper, and c_i noisier for the same L. Bits
+        and time grow with P, but for the bits on a CPU.
     num_tables : int
         L >= 1. The distance of y from its limit of infinitely many tables falls as 1/sqrt(L) (S9); bits and time grow
         as L.
-    query_map, temperature
-        As `Socket`'s. A lower temperature brings y closer to the limit of hard collisions (S6, S11) and makes w_i
-        noisier.
+    query_map : {"tanh_scaled", "tanh", "linear"}
+        z -> tanh(z)/sqrt(d), tanh(z) or z. Free in bytes and time.
+    temperature : float
+        tau > 0. Lowered, y comes closer to the limit of hard collisions (S6, S11) and c_i gets noisier. Free in bytes
+        and time.
     num_samples : int
         M >= 1. The variance of the draw falls as 1/M; value rows and time grow with M, rows drawn twice are read once.
     value_aware : bool
