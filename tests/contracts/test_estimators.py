@@ -270,9 +270,10 @@ def test_the_budgeted_error_falls_from_random_to_socket_to_oracle(backend):
     assert errors[0] > 1.5 * errors[1] > 1.5 * errors[2]
 
 
+CENTRED = Socket(num_tables=12, value_weight=True, center_keys=True)
 OTHER_QUERY_SIDE = [
     (Socket(num_tables=12), Socket(num_tables=12, temperature=1.5, query_map="tanh")),
-    (Socket(num_tables=12, value_weight=True, center_keys=True), Socket(12 - 2, 12, "linear", 2.0, True, True)),
+    (CENTRED, dataclasses.replace(CENTRED, query_map="linear", temperature=2.0)),
     (SocketSampling(num_tables=12), SocketSampling(num_tables=12, num_samples=7, temperature=1.0)),
     (Dense(), OracleTopK()),
     (Window(), Santa(num_samples=9)),

@@ -39,6 +39,21 @@ class FirstFeature(Method):
         return (self.sharpness * products.reshape(2, 4, 40)).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class LongKeys(Method):
+    """Ranks by a power of the key's length, kept in an index of its own, times what the query side says."""
+
+    power: int = 1
+    sign: int = 1
+    query_side = ("sign",)
+
+    def index(self, backend, keys, values, spans, planes, center):
+        return {"lengths": (keys**2).sum(-1).astype(np.float32) ** self.power}
+
+    def scores(self, step, key):
+        return self.sign * np.repeat(step.cache.arrays["lengths"], 2, axis=1)
+
+
 def prepared(backend, method):
     return method.prepare(backend.put(KEYS), backend.put(VALUES), backend=backend.engine, **SPANS)
 
@@ -110,6 +125,20 @@ def test_the_cache_of_an_own_method_is_loaded_with_it(tmp_path):
         load_cache(path)
     with pytest.raises(ValueError, match=r"FirstFeature\(sharpness=2\.0\) and method=Dense\(\) was given: pass a "):
         load_cache(path, method=Dense())
+
+
+def test_an_own_index_is_read_by_methods_that_would_make_the_same(tmp_path):
+    cache = LongKeys().prepare(KEYS, VALUES, **SPANS)
+    path = saved(tmp_path, LongKeys())
+    shortest = LongKeys(sign=-1)
+    direct = shortest.attend(QUERY, shortest.prepare(KEYS, VALUES, **SPANS), budget=BUDGET).indices
+    for other in (cache.with_method(shortest), load_cache(path, method=shortest)):
+        np.testing.assert_array_equal(shortest.attend(QUERY, other, budget=BUDGET).indices, direct)
+    for refuse in (lambda method: load_cache(path, method=method), cache.with_method):
+        with pytest.raises(ValueError, match="power=2 was given and the index was made with power=1: prepare"):
+            refuse(LongKeys(power=2))
+    with pytest.raises(ValueError, match="the index of LongKeys is not that of Dense"):
+        cache.with_method(Dense())
 
 
 def test_a_class_with_other_settings_than_the_saved_one_is_refused(tmp_path):
