@@ -53,14 +53,22 @@ def require_dense(name: str, tensor: Any) -> None:
 
 
 def read_array(name: str, value: Any) -> NDArray[Any]:
-    """`value` as a NumPy array, or TypeError as `require_plain` and for what NumPy cannot read."""
+    """`value` as a NumPy array, of dtype object for lists of unequal lengths.
+
+    Raises
+    ------
+    TypeError
+        As `require_plain`, and for what NumPy may not read: CuPy's arrays, torch tensors on a GPU or with a gradient.
+    """
     require_plain(name, value)
     try:
         return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except ValueError:
+        return np.asarray(None)
+    except (TypeError, RuntimeError) as error:
         given = f"{type(value).__module__}.{type(value).__name__}"
         raise TypeError(
-            f"{name} of type {given} is no array that NumPy reads: pass one of numbers, in the CPU's memory."
+            f"{name} of type {given} is no array that NumPy reads: pass one in the CPU's memory, without a gradient."
         ) from error
 
 

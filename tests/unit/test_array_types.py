@@ -112,6 +112,13 @@ def test_counts_and_weights_in_other_memory_are_refused_by_name(entry):
         call(Elsewhere())
 
 
+@pytest.mark.parametrize("entry", ["prepare: kv_len", "truncate", "take", "planes", "a bound", "counts", "uniform"])
+def test_lists_of_unequal_lengths_are_refused_by_name(entry):
+    argument, _, call = TAKEN[entry]
+    with pytest.raises((TypeError, ValueError), match=rf"^{argument}\b.*: pass .*\.$"):
+        call([[1], [1, 2]])
+
+
 @pytest.mark.parametrize("entry", ["softmax_attention: keys", "attention_logits: keys", "capture", "positions"])
 @pytest.mark.parametrize("given", [None, [[1.0]]])
 def test_what_is_no_array_is_refused_by_name(entry, given):
