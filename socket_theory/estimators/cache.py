@@ -186,7 +186,12 @@ class Cache:
         return replace(self, method=method)
 
     def save(self, path: str | Path) -> None:
-        """Write a NumPy or torch CPU cache to one npz file, without pickle; `load_cache` reads it."""
+        """Write a NumPy or torch CPU cache to one npz file, without pickle; `load_cache` reads it.
+
+        The method's class and settings are in the file, its code is not: for a class of your own pass `load_cache` a
+        method, too. Raises ValueError for a cache on a GPU, and for settings that are no numbers, strings, booleans or
+        None.
+        """
         from socket_theory.estimators.storage import save_cache
 
         save_cache(self, path)
