@@ -10,7 +10,7 @@ import numpy as np
 
 from socket_theory.backend import Backend, callers_stream
 from socket_theory.checks import read_array, require_finite
-from socket_theory.estimators.inputs import check_key_values, flatten_lead, per_sequence
+from socket_theory.estimators.inputs import check_key_values, flatten_lead, per_sequence, require_same_index
 
 if TYPE_CHECKING:
     from socket_theory.estimators.method import Method
@@ -169,20 +169,7 @@ class Cache:
         ValueError
             If the index would be another one, naming the first setting that says so.
         """
-        from socket_theory.estimators.method import Method
-
-        if not isinstance(method, Method):
-            raise TypeError(f"method is of type {type(method).__name__}: pass an estimator, such as Socket().")
-        have, want = dict(self.method.index_recipe), dict(method.index_recipe)
-        differing = [name for name in have | want if have.get(name) != want.get(name)]
-        if differing:
-            name = differing[0]
-            why = (
-                f"{name}={want[name]!r} was given and the index was made with {name}={have[name]!r}"
-                if type(method) is type(self.method)
-                else f"the index of {type(self.method).__name__} is not that of {type(method).__name__}"
-            )
-            raise ValueError(f"{why}: prepare a cache with {method}.")
+        require_same_index(self.method, method)
         return replace(self, method=method)
 
     def save(self, path: str | Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from socket_theory.backend import array_type, resolve_backend, to_native
 from socket_theory.checks import read_array, require_count, require_finite, require_float
+
+if TYPE_CHECKING:
+    from socket_theory.estimators.method import Method
 
 
 def check_key_values(keys: Any, values: Any) -> tuple[Any, Any, str]:
@@ -91,3 +94,19 @@ def check_center(center: Any, keys: Any, lead: tuple[int, ...]) -> Any:
         rounded = flatten_lead(center, len(lead)).astype(keys.dtype)
     require_finite(f"center in the keys' {keys.dtype}", rounded)
     return rounded
+
+
+def require_same_index(prepared: Method, method: Method) -> None:
+    """TypeError if `method` is no Method, ValueError if its index is another one than that of `prepared`."""
+    from socket_theory.estimators.method import Method
+
+    if not isinstance(method, Method):
+        raise TypeError(f"method is of type {type(method).__name__}: pass an estimator, such as Socket().")
+    have, want = dict(prepared.index_recipe), dict(method.index_recipe)
+    name = next((name for name in have | want if have.get(name) != want.get(name)), None)
+    if name is None:
+        return
+    why = f"the index of {type(prepared).__name__} is not that of {type(method).__name__}"
+    if type(method) is type(prepared):
+        why = f"{name}={want[name]!r} was given and the index was made with {name}={have[name]!r}"
+    raise ValueError(f"{why}: prepare a cache with {method}.")
