@@ -88,10 +88,10 @@ class Step:
         cache = self.cache
         name, slots, block = f"{type(cache.method).__name__}.scores", cache.keys.shape[-2], cache.backend.slot_block
         want = (*self.query.shape[:2], slots)
-        own = (type(self.query), type(cache.backend.to_device(np.zeros(1, dtype=np.float32))))
-        if type(scores) not in own or str(scores.dtype) not in FLOAT_NAMES:
-            kind = type(scores)
-            given = f"dtype {scores.dtype}" if kind in own else f"an object of type {kind.__module__}.{kind.__name__}"
+        kind = type(scores)
+        known = kind is type(self.query) or kind is type(cache.backend.to_device(np.zeros(1, dtype=np.float32)))
+        if not known or str(scores.dtype) not in FLOAT_NAMES:
+            given = f"dtype {scores.dtype}" if known else f"an object of type {kind.__module__}.{kind.__name__}"
             raise TypeError(f"{name} returned {given}: return a float32 array {want} of the query's array type.")
         if scores.shape not in (want, (*want[:2], -(-slots // block) * block)):
             raise ValueError(
