@@ -26,12 +26,12 @@ from socket_theory.evaluate.capture import (
     load_capture,
     weights_sha256,
 )
-from socket_theory.evaluate.files import file_sha256, replacing
 from socket_theory.evaluate.layers import require_layers
 from socket_theory.evaluate.provenance import source_commit, versions
 from socket_theory.evaluate.sampled_attention import evaluate_sampling
 from socket_theory.evaluate.sweep import best_socket, sweep
 from socket_theory.evaluate.weights import find_weights
+from socket_theory.files import file_sha256, replacing
 from socket_theory.selection import Budget
 
 SCHEMA = 1

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from socket_theory.backend import bfloat16, resolve_backend
+from socket_theory.backend import Backend, bfloat16, resolve_backend
+from socket_theory.checks import require_float
 from socket_theory.estimators.cache import Cache
+from socket_theory.estimators.inputs import check_capacity, make_spans
+from socket_theory.estimators.method import Method
+from socket_theory.files import replacing
 from socket_theory.hashing import Planes
+from socket_theory.npz import read_npz
 
 _FORMAT = 1
 
 
 def save_cache(cache: Cache, path: str | Path) -> None:
-    """Write a cache. Raises ValueError if it is not on the NumPy backend."""
+    """Write a cache, whole or not at all. Raises ValueError if it is not on the NumPy backend."""
     if cache.backend.name != "numpy":
         raise ValueError(f"the cache is on backend {cache.backend.name!r}: only NumPy and torch CPU caches are saved.")
     parts: dict[str, Any] = dict(cache.arrays) | {"spans": cache.spans}
@@ -35,27 +40,64 @@ def save_cache(cache: Cache, path: str | Path) -> None:
         "bfloat16": bits,
     }
     stored = {n: p.view(np.uint16) if n in bits else p for n, p in parts.items()}
-    with open(path, "wb") as file:
+    with replacing(Path(path)) as file:
         np.savez(file, header=np.array(json.dumps(header)), **stored)
 
 
 def load_cache(path: str | Path) -> Cache:
-    """Read what `Cache.save` wrote. Raises ValueError for a file of another kind or format."""
+    """Read what `Cache.save` wrote. Raises ValueError, with the file's name, for any other or a damaged file."""
     from socket_theory.estimators import METHODS
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            parts = dict(file)
-        header = json.loads(str(parts.pop("header", "{}")))
-    except (ValueError, TypeError, EOFError, BadZipFile):
-        header = {}
-    if header.get("format") != _FORMAT or header.get("method") not in METHODS:
-        raise ValueError(f"{path} is not a cache of format {_FORMAT}: pass a file that Cache.save wrote.")
+        parts = read_npz(path)
+        header = json.loads(str(parts.pop("header")))
+        if header["format"] != _FORMAT:
+            raise ValueError(f"its format is {header['format']!r}")
+        return _cache(METHODS[header["method"]](**header["settings"]), header, parts)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a cache of format {_FORMAT} ({type(error).__name__}: {error}): "
+            "pass a file that Cache.save wrote."
+        ) from error
+
+
+def _cache(method: Method, header: dict[str, Any], parts: dict[str, Any]) -> Cache:
+    """The cache of a header and its arrays; any error of Python's own or of a check where they do not fit."""
     for name in header["bfloat16"]:
         parts[name] = parts[name].view(bfloat16())
     planes = Planes(parts.pop("planes")) if "planes" in parts else None
     center, spans = parts.pop("center", None), parts.pop("spans")
-    method = METHODS[header["method"]](**header["settings"])
-    kind = header["array_type"]
-    lead, capacity = tuple(header["lead"]), header["capacity"]
-    return Cache(method, parts, spans, lead, planes, center, capacity, kind, resolve_backend("numpy"))
+    kind, lead = header["array_type"], tuple(header["lead"])
+    if kind not in ("numpy", "torch"):
+        raise ValueError(f"array_type is {kind!r}")
+    keys, values = parts["keys"], parts["values"]
+    if keys.ndim != 4 or 0 in keys.shape or len(keys) != prod(lead) or values.shape[:-1] != keys.shape[:-1]:
+        raise ValueError(f"keys {keys.shape} and values {values.shape} do not fit the leading shape {lead}")
+    for name in ("keys", "values"):
+        require_float(name, parts[name].dtype)
+    starts, lengths = (spans[:, side].reshape(lead) for side in range(2))
+    spans = make_spans(lead, keys.shape[2], starts, lengths)
+    if center is not None and (center.shape != (*keys.shape[:2], keys.shape[3]) or center.dtype != keys.dtype):
+        raise ValueError(f"center is {center.dtype} {center.shape}")
+    backend = resolve_backend("numpy")
+    _require_index_of(method, backend, parts, planes, center)
+    return Cache(
+        method, parts, spans, lead, planes, center, check_capacity(header["capacity"], keys.shape[2]), kind, backend
+    )
+
+
+def _require_index_of(method: Method, backend: Backend, arrays: dict[str, Any], planes: Any, center: Any) -> None:
+    """ValueError unless the arrays are, but for the number of slots, those that the method makes of one token."""
+    keys, values = (np.zeros_like(arrays[name][:, :, :1]) for name in ("keys", "values"))
+    hashed = method.draw_planes(keys.shape[-1], None, planes)
+    whole = np.tile(np.array([0, 1]), (len(keys), 1))
+    if (center is None) != (method.choose_center(backend, keys, whole, None) is None):
+        raise ValueError(f"center does not belong to {method}")
+    index = method.index(backend, keys, values, whole, hashed, center)
+    stored = {name: array for name, array in arrays.items() if name not in ("keys", "values")}
+    if stored.keys() != index.keys():
+        raise ValueError(f"its index is {', '.join(stored) or 'empty'} and not {', '.join(index) or 'empty'}")
+    slots = arrays["keys"].shape[2]
+    for name, one in index.items():
+        if stored[name].dtype != one.dtype or stored[name].shape != (*one.shape[:-1], slots):
+            raise ValueError(f"{name} is {stored[name].dtype} of shape {stored[name].shape}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory.checks import require_count, require_finite, require_float, require_head_ratio
-from socket_theory.evaluate.files import file_sha256, replacing
 from socket_theory.evaluate.weights import cache_folder
+from socket_theory.files import file_sha256, replacing
+from socket_theory.npz import read_npz
 
 FORMAT = 1
 _SHAPES = {"q": "[layers, Hq, T, D]", "k": "[layers, Hkv, N, D]", "v": "[layers, Hkv, N, D]", "positions": "[T]"}
@@ -77,14 +77,8 @@ def load_capture(path: Path) -> Capture:
     TypeError, ValueError
         If the file is no npz, an array is missing, or `Capture` refuses what it holds.
     """
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path.name} is not an npz file: write it with numpy.savez.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in _SHAPES if name not in archive.files]
-            arrays = {name: archive[name] for name in _SHAPES if name not in missing}
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path.name} holds something else than plain arrays ({error}): write it anew.") from error
+    arrays = read_npz(path)
+    missing = [name for name in _SHAPES if name not in arrays]
     if missing:
         wanted = ", ".join(f"{name} {axes}" for name, axes in _SHAPES.items())
         raise ValueError(f"{path.name} has no {', '.join(missing)}: it must hold {wanted}.")

@@ -20,9 +20,9 @@ from socket_theory.cli.evaluate import evaluate_group
 from socket_theory.cli.fetch import fetch_command
 from socket_theory.evaluate.accuracy import evaluate_attention
 from socket_theory.evaluate.capture import load_capture
-from socket_theory.evaluate.files import file_sha256
 from socket_theory.evaluate.sampled_attention import evaluate_sampling
 from socket_theory.evaluate.weights import CACHE_VARIABLE
+from socket_theory.files import file_sha256
 from socket_theory.rng import Key
 from socket_theory.selection import Budget
 

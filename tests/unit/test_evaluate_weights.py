@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from socket_theory.evaluate import weights as module
-from socket_theory.evaluate.files import replacing
 from socket_theory.evaluate.weights import CACHE_VARIABLE, SMOLLM2, FetchError, MissingWeightsError
+from socket_theory.files import replacing
 
 CONTENT = b"GGUF and some weights"
 
