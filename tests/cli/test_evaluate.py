@@ -142,7 +142,7 @@ def test_layers_a_model_lacks_are_refused_before_it_reads_anything(
         raise AssertionError("the prefill was started")
 
     (tmp_path / "model.gguf").write_bytes(b"")
-    monkeypatch.setattr("socket_theory.cli.evaluate.count_layers", lambda path: 30)
+    monkeypatch.setattr("socket_theory.cli.evaluate.attention_layers", lambda path: list(range(30)))
     for name in ("default_text", "capture_text", "weights_sha256"):
         monkeypatch.setattr(f"socket_theory.cli.evaluate.{name}", refuse)
     done = attention("--model", tmp_path / "model.gguf", f"--layers={layers}")
