@@ -137,7 +137,11 @@ def _parse_layers(given: str | None) -> list[int] | None:
 
 
 def _plain(results: Sequence[Any]) -> list[dict[str, Any]]:
-    return [asdict(result) for result in results]
+    """Results as JSON has them; `forced_only` is a mark, which rows bear that need it."""
+    return [
+        {name: part for name, part in asdict(result).items() if (name, part) != ("forced_only", 0)}
+        for result in results
+    ]
 
 
 def _capture(

@@ -7,7 +7,8 @@ own prefix in float64. Beside it stand the softmax mass of the tokens a method k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from socket_theory.evaluate.contenders import Contender, contenders
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
 from socket_theory.hashing import SignHash
 from socket_theory.rng import Key
-from socket_theory.selection import Budget
+from socket_theory.selection import Budget, ForcedTokensWarning
 
 Float = NDArray[np.float64]
 _MEASURES = ("density", "captured_mass", "recall", "relative_error")
@@ -33,7 +34,8 @@ _QUERY_SIDE = ("query_map", "temperature", "num_samples")
 @dataclass(frozen=True)
 class Row:
     """One method over all layers, query heads and positions. `standard_error` is that of the mean error, as
-    `mean_of_heads` has it."""
+    `mean_of_heads` has it; `forced_only` the share of positions where the budget leaves scores no choice, so that every
+    selection keeps the same tokens."""
 
     method: str
     settings: dict[str, Any]
@@ -45,6 +47,7 @@ class Row:
     relative_error_mean: float
     relative_error_p90: float
     standard_error: float | None
+    forced_only: float = 0.0
 
 
 def evaluate_attention(
@@ -66,13 +69,47 @@ def evaluate_attention(
     ------
     ValueError
         If a layer is not in the capture.
+
+    Warns
+    -----
+    ForcedTokensWarning
+        If sink and window fill a budget at some position.
     """
     if field is None:
         field = contenders(num_samples=budget.kept(capture.k.shape[2]))
+    lengths = (capture.positions + 1).tolist()
+    _warn_of_forced(dict.fromkeys(contender.budget(budget) for contender in field), lengths)
     results = each_layer(measure_layer, capture, layers, field, budget, seed=seed, on_layer=on_layer)
     bits = results[0][1]
     measures = np.stack([measured for measured, _ in results], axis=1)
-    return [_summarise(*parts) for parts in zip(field, bits, measures, strict=True)]
+    forced = [_forced_only(contender.budget(budget), lengths) for contender in field]
+    return [_summarise(*parts) for parts in zip(field, bits, measures, forced, strict=True)]
+
+
+def _forced_only(budget: Budget | None, lengths: Sequence[int]) -> float:
+    return sum(budget is not None and not budget.leaves_choice(length) for length in lengths) / len(lengths)
+
+
+def _warn_of_forced(budgets: Iterable[Budget | None], lengths: Sequence[int]) -> None:
+    for budget in budgets:
+        without = [length for length in lengths if budget is not None and not budget.leaves_choice(length)]
+        if budget is not None and without:
+            size = f"fraction={budget.fraction}" if budget.tokens is None else f"tokens={budget.tokens}"
+            warnings.warn(
+                f"{size} with sink={budget.sink} and window={budget.window} leaves scores no choice at {len(without)} "
+                f"of {len(lengths)} positions, of {min(without)} to {max(without)} tokens: every selection keeps the "
+                "same tokens there, and comparing them says nothing. Pass a larger share or a longer context, or a "
+                "smaller sink and window.",
+                ForcedTokensWarning,
+                stacklevel=3,
+            )
+
+
+def _counted(budget: Budget | None, length: int) -> Budget | None:
+    """The same tokens of a prefix by their number: where no score decides, the row says so and not each step."""
+    if budget is None:
+        return None
+    return replace(budget, fraction=None, tokens=max(budget.kept(length), budget.sink + budget.window))
 
 
 def measure_layer(
@@ -97,7 +134,7 @@ def measure_layer(
             estimate = contender.method.attend(
                 q[:, time],
                 caches[row].truncate(int(position) + 1),
-                budget=contender.budget(budget),
+                budget=_counted(contender.budget(budget), int(position) + 1),
                 key=key.fold_in(contender.name, int(position)) if contender.draws else None,
                 out_dtype=np.float64,
             )
@@ -157,7 +194,7 @@ class _Truth:
         return np.stack([mass, (used & among_top).sum(axis=1) / kept, error], axis=1)
 
 
-def _summarise(contender: Contender, bits: tuple[int, int], measured: Float) -> Row:
+def _summarise(contender: Contender, bits: tuple[int, int], measured: Float, forced_only: float) -> Row:
     """Shapes: measured [layers, Hq, T, 4]."""
     density, mass, recall, _ = measured.mean(axis=(0, 1, 2)).tolist()
     errors = measured[..., -1]
@@ -172,4 +209,5 @@ def _summarise(contender: Contender, bits: tuple[int, int], measured: Float) -> 
         mean_error,
         float(np.quantile(errors, 0.9)),
         standard_error,
+        forced_only,
     )
