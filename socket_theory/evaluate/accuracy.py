@@ -7,8 +7,7 @@ own prefix in float64. Beside it stand the softmax mass of the tokens a method k
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,11 +18,12 @@ from socket_theory.attention import attention_logits, weighted_state
 from socket_theory.estimators import Cache, Method, Socket
 from socket_theory.estimators.method import HashingMethod
 from socket_theory.evaluate.capture import Capture
+from socket_theory.evaluate.choice import counted, forced_only, warn_of_forced
 from socket_theory.evaluate.contenders import Contender, contenders
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
 from socket_theory.hashing import SignHash
 from socket_theory.rng import Key
-from socket_theory.selection import Budget, ForcedTokensWarning
+from socket_theory.selection import Budget
 
 Float = NDArray[np.float64]
 _MEASURES = ("density", "captured_mass", "recall", "relative_error")
@@ -78,38 +78,12 @@ def evaluate_attention(
     if field is None:
         field = contenders(num_samples=budget.kept(capture.k.shape[2]))
     lengths = (capture.positions + 1).tolist()
-    _warn_of_forced(dict.fromkeys(contender.budget(budget) for contender in field), lengths)
+    warn_of_forced(dict.fromkeys(contender.budget(budget) for contender in field), lengths)
     results = each_layer(measure_layer, capture, layers, field, budget, seed=seed, on_layer=on_layer)
     bits = results[0][1]
     measures = np.stack([measured for measured, _ in results], axis=1)
-    forced = [_forced_only(contender.budget(budget), lengths) for contender in field]
+    forced = [forced_only(contender.budget(budget), lengths) for contender in field]
     return [_summarise(*parts) for parts in zip(field, bits, measures, forced, strict=True)]
-
-
-def _forced_only(budget: Budget | None, lengths: Sequence[int]) -> float:
-    return sum(budget is not None and not budget.leaves_choice(length) for length in lengths) / len(lengths)
-
-
-def _warn_of_forced(budgets: Iterable[Budget | None], lengths: Sequence[int]) -> None:
-    for budget in budgets:
-        without = [length for length in lengths if budget is not None and not budget.leaves_choice(length)]
-        if budget is not None and without:
-            size = f"fraction={budget.fraction}" if budget.tokens is None else f"tokens={budget.tokens}"
-            warnings.warn(
-                f"{size} with sink={budget.sink} and window={budget.window} leaves scores no choice at {len(without)} "
-                f"of {len(lengths)} positions, of {min(without)} to {max(without)} tokens: every selection keeps the "
-                "same tokens there, and comparing them says nothing. Pass a larger share or a longer context, or a "
-                "smaller sink and window.",
-                ForcedTokensWarning,
-                stacklevel=3,
-            )
-
-
-def _counted(budget: Budget | None, length: int) -> Budget | None:
-    """The same tokens of a prefix by their number: where no score decides, the row says so and not each step."""
-    if budget is None:
-        return None
-    return replace(budget, fraction=None, tokens=max(budget.kept(length), budget.sink + budget.window))
 
 
 def measure_layer(
@@ -134,7 +108,7 @@ def measure_layer(
             estimate = contender.method.attend(
                 q[:, time],
                 caches[row].truncate(int(position) + 1),
-                budget=_counted(contender.budget(budget), int(position) + 1),
+                budget=counted(contender.budget(budget), int(position) + 1),
                 key=key.fold_in(contender.name, int(position)) if contender.draws else None,
                 out_dtype=np.float64,
             )
