@@ -190,8 +190,8 @@ def test_a_budget_that_leaves_a_choice_is_not_warned_of(rows: list[Row]) -> None
 
 
 def test_layers_have_the_numbers_of_the_capture() -> None:
-    data = replace(capture(), layers=np.array([1, 3]))
-    alone = replace(data, q=data.q[1:], k=data.k[1:], v=data.v[1:], layers=np.array([3]))
-    assert evaluate_attention(data, BUDGET, layers=[3]) == evaluate_attention(alone, BUDGET)
-    with pytest.raises(ValueError, match=r"layers=\[0, 1\] were given: pass some of 1, 3, which have attention"):
+    data = replace(capture(), layers=np.array([1, 4]))
+    alone = replace(data, q=data.q[1:], k=data.k[1:], v=data.v[1:], layers=np.array([4]))
+    assert evaluate_attention(data, BUDGET, layers=[4]) == evaluate_attention(alone, BUDGET)
+    with pytest.raises(ValueError, match=r"layers=\[0, 1\] were given: pass some of 1, 4, which have attention"):
         evaluate_attention(data, BUDGET, layers=[0, 1])

@@ -114,6 +114,12 @@ def test_an_archive_that_cannot_be_unpacked_is_refused_by_name(offset: int, chan
         load_capture(tmp_path / "file.npz")
 
 
+def test_an_array_that_claims_less_than_it_has_is_refused(tmp_path: Path) -> None:
+    write_members(tmp_path / "file.npz", q=npy(SMALL, (1, 1, 1, 2)))
+    with pytest.raises(ValueError, match=r"file\.npz is damaged .*q\.npy is longer than its array"):
+        read_npz(tmp_path / "file.npz")
+
+
 def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
     for load in (load_capture, load_cache):
         with pytest.raises(FileNotFoundError, match=r"file\.npz"):
