@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,10 @@ from socket_theory.checks import require_count, require_plain, require_positive
 
 Group = Literal["per_head", "shared"]
 Indices = NDArray[np.int32]
+
+
+class ForcedTokensWarning(UserWarning):
+    """A budget's sink and window keep more than its fraction of a sequence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,9 @@ class Budget:
         Share of the valid tokens, in (0, 1]; the count is rounded half up and at least 1.
     sink, window : int
         The first `sink` and the last `window` valid tokens, the current one included, are always kept. Raised, fewer of
-        the budget's tokens are left to be chosen by score.
+        the budget's tokens are left to be chosen by score. Where they are
+        more than `fraction` of a sequence, all of them and no others are kept, no score decides anything, and `attend`
+        warns (`socket_theory.selection.ForcedTokensWarning`) with the length from which on the fraction holds.
     group : {"per_head", "shared"}
         "per_head": each query head keeps its own set, and a KV head reads their union. "shared": the query heads of a
         KV head keep one common set, ranked by the sum of their scores: fewer rows to read, and more error for heads
@@ -73,8 +80,34 @@ class Budget:
         """How many of `kv_len` valid tokens are kept."""
         if self.tokens is not None:
             return min(kv_len, self.tokens)
-        share = min(kv_len, max(1, int(np.floor((self.fraction or 0.0) * kv_len + 0.5))))
-        return max(share, min(kv_len, self.sink + self.window))
+        return max(self._share(kv_len), min(kv_len, self.sink + self.window))
+
+    def leaves_choice(self, kv_len: int) -> bool:
+        """Whether scores decide what is kept of `kv_len` valid tokens: more than the forced, fewer than all."""
+        return self.sink + self.window < self.kept(kv_len) < kv_len
+
+    def _share(self, kv_len: int) -> int:
+        return min(kv_len, max(1, int(np.floor((self.fraction or 0.0) * kv_len + 0.5))))
+
+
+def warn_of_forced(budget: Budget, kv_len: int) -> None:
+    """ForcedTokensWarning at the caller's caller where sink and window exceed the fraction of `kv_len` tokens.
+
+    The sentence does not depend on kv_len, so Python shows it once for a loop of decode steps.
+    """
+    forced = budget.sink + budget.window
+    if budget.fraction is None or budget._share(kv_len) >= min(kv_len, forced):
+        return
+    enough = int((forced - 0.5) / budget.fraction)
+    while budget._share(enough) < forced:
+        enough += 1
+    warnings.warn(
+        f"fraction={budget.fraction} was given with sink={budget.sink} and window={budget.window}: of fewer than "
+        f"{enough} tokens these {forced} are more than that share, they are what is kept, and no score decides. "
+        "Pass a larger fraction, or a smaller sink and window.",
+        ForcedTokensWarning,
+        stacklevel=3,
+    )
 
 
 def require_budget(budget: Budget) -> Budget:

@@ -26,7 +26,11 @@ def selections_table(run: Row) -> str:
     """Every method that keeps a share of the tokens, or all of them."""
     headings = ("bits", "density", "captured mass", "recall", "relative error", "s.e.", "p90")
     figures = ("density", "captured_mass", "recall", "relative_error_mean", "standard_error", "relative_error_p90")
-    return _table(headings, [(row, [str(row["nominal_bits"]), *_decimals(row, figures)]) for row in run["rows"]])
+    rows = run["rows"]
+    table = _table(headings, [(row, [str(row["nominal_bits"]), *_decimals(row, figures)]) for row in rows])
+    marked = [row["method"] for row in rows if row.get("forced_only")]
+    note = "Where sink and window fill the budget, no score decides, and these methods keep the same tokens: "
+    return table + (f"{note}{', '.join(dict.fromkeys(marked))}.\n\n" if marked else "")
 
 
 def samplers_table(run: Row) -> str:

@@ -20,6 +20,8 @@ def print_tables(rows: Sequence[Row], sampled: Sequence[SampledRow], curves: Seq
     terminal = Console(highlight=False)
     console = terminal if terminal.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
     console.print(_selections(rows))
+    if any(row.forced_only for row in rows):
+        console.print("* sink and window fill the budget at some position: all selections keep the same tokens there.")
     console.print("error is |o_hat - o| / |o|: its mean over layers, heads and positions, with standard error and p90.")
     console.print()
     console.print(_samplers(sampled))
@@ -36,6 +38,7 @@ def _selections(rows: Sequence[Row]) -> Table:
     for row in rows:
         figures = (row.density, row.captured_mass, row.recall, row.relative_error_mean, row.standard_error)
         shown = [_decimal(figure) for figure in (*figures, row.relative_error_p90)]
+        shown[0] += "*" if row.forced_only else ""
         table.add_row(row.method, short_settings(row.settings), str(row.nominal_bits), str(row.bits_per_token), *shown)
     return table
 

@@ -15,8 +15,8 @@ from socket_gpu import missing_requirement
 from socket_gpu.bench.cases import GROUP_NAMES
 from socket_theory.cli.messages import plain_messages
 from socket_theory.evaluate.capture import Capture, load_capture
-from socket_theory.evaluate.files import replacing
 from socket_theory.evaluate.provenance import source_commit
+from socket_theory.files import replacing
 
 _PIPED_WIDTH = 150
 _Announce = Callable[[str], None]

@@ -18,20 +18,14 @@ from socket_theory.cli.attention_tables import print_tables
 from socket_theory.cli.messages import plain_messages
 from socket_theory.cli.report_file import repeating_command, report_option, write_report
 from socket_theory.evaluate.accuracy import Row, evaluate_attention
-from socket_theory.evaluate.capture import (
-    Capture,
-    capture_text,
-    count_layers,
-    default_text,
-    load_capture,
-    weights_sha256,
-)
-from socket_theory.evaluate.files import file_sha256, replacing
+from socket_theory.evaluate.capture import Capture, load_capture
 from socket_theory.evaluate.layers import require_layers
+from socket_theory.evaluate.prefill import attention_layers, capture_text, default_text, read_text, weights_sha256
 from socket_theory.evaluate.provenance import source_commit, versions
 from socket_theory.evaluate.sampled_attention import evaluate_sampling
 from socket_theory.evaluate.sweep import best_socket, sweep
 from socket_theory.evaluate.weights import find_weights
+from socket_theory.files import file_sha256, replacing
 from socket_theory.selection import Budget
 
 SCHEMA = 1
@@ -89,7 +83,7 @@ def attention_command(
             capture, hashes = load_capture(qkv), {"model_sha256": file_sha256(qkv), "text_sha256": None}
         else:
             capture, hashes = _capture(model or "smollm2", text, context or CONTEXT, chosen, progress)
-        used = list(require_layers(chosen, len(capture.q)))
+        used = require_layers(chosen, capture.layers.tolist())
         task = progress.add_task("attention", total=len(used) * (3 if report_path else 2))
 
         def advance() -> None:
@@ -143,7 +137,11 @@ def _parse_layers(given: str | None) -> list[int] | None:
 
 
 def _plain(results: Sequence[Any]) -> list[dict[str, Any]]:
-    return [asdict(result) for result in results]
+    """Results as JSON has them; `forced_only` is a mark, which rows bear that need it."""
+    return [
+        {name: part for name, part in asdict(result).items() if (name, part) != ("forced_only", 0)}
+        for result in results
+    ]
 
 
 def _capture(
@@ -151,8 +149,8 @@ def _capture(
 ) -> tuple[Capture, dict[str, str | None]]:
     weights = find_weights(model)
     if layers is not None:
-        require_layers(layers, count_layers(weights))
-    words = text.read_text(encoding="utf-8") if text else default_text()
+        require_layers(layers, attention_layers(weights))
+    words = read_text(text) if text else default_text()
     task = progress.add_task("prefill", total=None)
     capture = capture_text(weights, words, context=context, count=POSITIONS, on_layer=lambda: progress.advance(task))
     progress.remove_task(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,12 +22,21 @@ def quiet_cleanup() -> None:
     os.environ["PYTHONWARNINGS"] = ",".join([*filter(None, given), *([] if wanted in given else [wanted])])
 
 
+def _say(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"Warning: {message}", err=True)
+
+
 @contextmanager
 def plain_messages() -> Iterator[None]:
-    """Sentences of this library become the command's error (exit code 1); Ctrl-C leaves one line and exit code 130."""
+    """Sentences of this library become the command's error (exit code 1) or a line of warning; Ctrl-C leaves one line
+    and exit code 130."""
     quiet_cleanup()
     try:
-        yield
+        with warnings.catch_warnings():
+            # Told and never raised, whatever filters were set: a warning must not end a run.
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _say
+            yield
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from socket_theory.cli.messages import plain_messages
-from socket_theory.evaluate.files import replacing
 from socket_theory.evaluate.provenance import source_commit, versions
+from socket_theory.files import replacing
 
 if TYPE_CHECKING:
     from socket_theory.evaluate.ranking import Row

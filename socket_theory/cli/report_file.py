@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from socket_theory.evaluate.files import replacing
+from socket_theory.files import replacing
 
 
 def _require_writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:

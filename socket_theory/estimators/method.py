@@ -13,7 +13,7 @@ from socket_theory.estimators.inputs import check_capacity, check_center, check_
 from socket_theory.estimators.step import Step
 from socket_theory.hashing import Planes
 from socket_theory.rng import Key
-from socket_theory.selection import Budget, require_budget
+from socket_theory.selection import Budget, require_budget, warn_of_forced
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Method:
         step = Step.start(self, query, cache, sm_scale, out_dtype)
         self.check_key(key)
         if budget is not None:
-            require_budget(budget)
+            warn_of_forced(require_budget(budget), int(cache.spans[:, 1].min()))
         with callers_stream(cache.array_type):
             if budget is None:
                 indices = step.everything()

@@ -18,6 +18,7 @@ from socket_theory.attention import attention_logits, weighted_state
 from socket_theory.estimators import Cache, Method, Socket
 from socket_theory.estimators.hashing_method import HashingMethod
 from socket_theory.evaluate.capture import Capture
+from socket_theory.evaluate.choice import counted, forced_only, warn_of_forced
 from socket_theory.evaluate.contenders import Contender, contenders
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
 from socket_theory.hashing import SignHash
@@ -31,7 +32,8 @@ _MEASURES = ("density", "captured_mass", "recall", "relative_error")
 @dataclass(frozen=True)
 class Row:
     """One method over all layers, query heads and positions. `standard_error` is that of the mean error, as
-    `mean_of_heads` has it."""
+    `mean_of_heads` has it; `forced_only` the share of positions where the budget leaves scores no choice, so that every
+    selection keeps the same tokens."""
 
     method: str
     settings: dict[str, Any]
@@ -43,6 +45,7 @@ class Row:
     relative_error_mean: float
     relative_error_p90: float
     standard_error: float | None
+    forced_only: float = 0.0
 
 
 def evaluate_attention(
@@ -64,13 +67,21 @@ def evaluate_attention(
     ------
     ValueError
         If a layer is not in the capture.
+
+    Warns
+    -----
+    ForcedTokensWarning
+        If sink and window fill a budget at some position.
     """
     if field is None:
         field = contenders(num_samples=budget.kept(capture.k.shape[2]))
+    lengths = (capture.positions + 1).tolist()
+    warn_of_forced(dict.fromkeys(contender.budget(budget) for contender in field), lengths)
     results = each_layer(measure_layer, capture, layers, field, budget, seed=seed, on_layer=on_layer)
     bits = results[0][1]
     measures = np.stack([measured for measured, _ in results], axis=1)
-    return [_summarise(*parts) for parts in zip(field, bits, measures, strict=True)]
+    forced = [forced_only(contender.budget(budget), lengths) for contender in field]
+    return [_summarise(*parts) for parts in zip(field, bits, measures, forced, strict=True)]
 
 
 def measure_layer(
@@ -95,7 +106,7 @@ def measure_layer(
             estimate = contender.method.attend(
                 q[:, time],
                 caches[row].truncate(int(position) + 1),
-                budget=contender.budget(budget),
+                budget=counted(contender.budget(budget), int(position) + 1),
                 key=key.fold_in(contender.name, int(position)) if contender.draws else None,
                 out_dtype=np.float64,
             )
@@ -154,7 +165,7 @@ class _Truth:
         return np.stack([mass, (used & among_top).sum(axis=1) / kept, error], axis=1)
 
 
-def _summarise(contender: Contender, bits: tuple[int, int], measured: Float) -> Row:
+def _summarise(contender: Contender, bits: tuple[int, int], measured: Float, forced_only: float) -> Row:
     """Shapes: measured [layers, Hq, T, 4]."""
     density, mass, recall, _ = measured.mean(axis=(0, 1, 2)).tolist()
     errors = measured[..., -1]
@@ -169,4 +180,5 @@ def _summarise(contender: Contender, bits: tuple[int, int], measured: Float) -> 
         mean_error,
         float(np.quantile(errors, 0.9)),
         standard_error,
+        forced_only,
     )

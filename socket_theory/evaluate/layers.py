@@ -13,11 +13,13 @@ from socket_theory.evaluate.capture import Capture
 from socket_theory.rng import Key
 
 
-def require_layers(layers: Sequence[int] | None, count: int) -> Sequence[int]:
-    """`layers` if they are some of the `count` layers there are, all of them for None, else ValueError."""
-    chosen = range(count) if layers is None else layers
-    if not chosen or not all(0 <= layer < count for layer in chosen):
-        raise ValueError(f"layers={list(chosen)} were given: pass some of 0 to {count - 1}.")
+def require_layers(layers: Sequence[int] | None, there: Sequence[int]) -> list[int]:
+    """`layers` if they are some of the numbers `there`, all of them for None, else ValueError."""
+    chosen, known = list(there if layers is None else layers), list(there)
+    if not chosen or not set(chosen) <= set(known):
+        whole = known == list(range(len(known)))
+        some = f"some of 0 to {known[-1]}" if whole else f"some of {', '.join(map(str, known))}, which have attention"
+        raise ValueError(f"layers={chosen} were given: pass {some}.")
     return chosen
 
 
@@ -31,20 +33,20 @@ def each_layer(
 ) -> list[Any]:
     """measure(q, k, v, positions, *arguments, key) of each chosen layer, in order, all of them for `layers=None`.
 
+    Layers have the model's numbers, `capture.layers`.
     Layers go through `joblib.Parallel()`, so `joblib.parallel_config` decides where they run. The key is the seed's,
     folded with the layer. Raises ValueError if a layer is not in the capture.
     """
     key = Key.from_seed(seed)
+    numbers = capture.layers.tolist()
     work = (
         joblib.delayed(measure)(
-            capture.q[layer],
-            capture.k[layer],
-            capture.v[layer],
+            *(array[numbers.index(layer)] for array in (capture.q, capture.k, capture.v)),
             capture.positions,
             *arguments,
             key.fold_in("layer", layer),
         )
-        for layer in require_layers(layers, len(capture.q))
+        for layer in require_layers(layers, numbers)
     )
     results = []
     for result in joblib.Parallel(return_as="generator")(work):

@@ -19,7 +19,7 @@ from typing import IO
 
 import platformdirs
 
-from socket_theory.evaluate.files import file_sha256, replacing
+from socket_theory.files import file_sha256, replacing
 
 CACHE_VARIABLE = "SOCKET_THEORY_CACHE"
 
@@ -47,6 +47,10 @@ class MissingWeightsError(FileNotFoundError):
     """No weights were found where they are looked for."""
 
 
+class AlteredWeightsError(ValueError):
+    """The file of a known model is there, and its hash is another one."""
+
+
 class FetchError(OSError):
     """The weights could not be downloaded, or are not the expected ones."""
 
@@ -67,8 +71,9 @@ def find_weights(model: str = "smollm2") -> Path:
 
     Raises
     ------
-    MissingWeightsError
-        If nothing is there; the sentence names the command that fetches a known model.
+    MissingWeightsError, AlteredWeightsError
+        If nothing is there, or only a known model's file with another hash: cut short, damaged or of another release.
+        The sentence names the command that fetches a known model.
     """
     weights = MODELS.get(model)
     if weights is None:
@@ -82,9 +87,16 @@ def find_weights(model: str = "smollm2") -> Path:
     # Only the location of the package is asked for: importing it needs a compiled runtime nobody here uses.
     spec = importlib.util.find_spec(weights.package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
-    for path in [*(folder / weights.file for folder in folders), cached_weights(weights)]:
-        if path.is_file():
+    there = [folder / weights.file for folder in folders] + [cached_weights(weights)]
+    there = [path for path in there if path.is_file()]
+    for path in there:
+        if file_sha256(path) == weights.sha256:
             return path
+    if there:
+        raise AlteredWeightsError(
+            f"{there[-1]} is not the {model} that was published, it is cut short or altered: "
+            f"run `socket-theory fetch {model}`, or pass --model PATH."
+        )
     raise MissingWeightsError(
         f"the weights of {model} are not on this machine: run `socket-theory fetch {model}`, or pass --model PATH."
     )

@@ -27,7 +27,11 @@ def attention_report(record: dict[str, Any], *, command: str) -> str:
     `command` is what to type for the same numbers. Equal arguments give equal text.
     """
     by_density, by_bits = (_by_method(record[name]) for name in ("by_density", "by_bits"))
-    density = [Curve(name, _points(rows, "density")) for name, rows in by_density.items()]
+    marked = any(row.get("forced_only") for name in ("rows", "by_density", "by_bits") for row in record[name])
+    density = [
+        Curve(name, _points([row for row in rows if not row.get("forced_only")], "density"))
+        for name, rows in by_density.items()
+    ]
     bits = [Curve(name, _points(rows, "nominal_bits")) for name, rows in by_bits.items()]
     span = [row["nominal_bits"] for row in record["by_bits"]]
     references = [
@@ -41,8 +45,10 @@ def attention_report(record: dict[str, Any], *, command: str) -> str:
         "attention.html",
         **given,
         largest=largest,
+        marked=marked,
+        without_choice="Nothing to plot: sink and window fill the budget." if marked else "",
         density_chart=draw(density),
-        bits_chart=draw([*references, *bits]),
+        bits_chart=None if _forced(record["by_bits"]) else draw([*references, *bits]),
         best=short_settings(record["by_bits"][-1]["settings"]),
         kept=next(row["density"] for row in record["rows"] if row["method"] == "oracle_top_k"),
         sentences=reading(record),
@@ -59,6 +65,11 @@ def _by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(row["method"], []).append(row)
     return found
+
+
+def _forced(rows: Sequence[Row]) -> bool:
+    """Whether scores decide nowhere in these rows."""
+    return all(row.get("forced_only") == 1 for row in rows)
 
 
 def _points(rows: Sequence[Row], x: str) -> list[tuple[float, float, float | None]]:

@@ -29,7 +29,25 @@ def relation(row: Row, other: Row) -> str:
 
 def reading(record: dict[str, Any]) -> list[str]:
     """The sentences, from a record of `evaluate attention` with its two sweeps."""
-    return [*_at_one_density(record["rows"]), *_over_densities(record["by_density"]), *_over_bits(record["by_bits"])]
+    rows, by_bits = record["rows"], record["by_bits"]
+    share = next(row.get("forced_only", 0) for row in rows if row["method"] == "oracle_top_k")
+    by_density = [row for row in record["by_density"] if not row.get("forced_only")]
+    if share == 1:
+        return [*_without_choice(rows), *_over_densities(by_density)]
+    partly = [
+        f"At {percent(share)} of the positions sink and window fill the budget, and every selection keeps the same "
+        "tokens; the means below contain them."
+    ]
+    return [*(partly if share else []), *_at_one_density(rows), *_over_densities(by_density), *_over_bits(by_bits)]
+
+
+def _without_choice(rows: Sequence[Row]) -> Iterator[str]:
+    oracle = next(row for row in rows if row["method"] == "oracle_top_k")
+    yield (
+        "Sink and window fill the budget at every position: oracle, window, random tokens, hard LSH and SOCKET keep "
+        f"the same {percent(oracle['density'])} of the tokens, whose error is {percent(_error(oracle))}. Nothing here "
+        "compares them: a larger density, a longer context or a smaller sink and window would."
+    )
 
 
 def _at_one_density(rows: Sequence[Row]) -> Iterator[str]:
@@ -80,6 +98,9 @@ def _pairs(socket: Sequence[Row], setting: str) -> list[tuple[Row, Row]]:
 
 
 def _over_densities(rows: Sequence[Row]) -> Iterator[str]:
+    """Nothing unless scores decide at two densities at least."""
+    if sum(row["method"] == "oracle_top_k" for row in rows) < 2:
+        return
     changes = []
     for method, name in (("oracle_top_k", "the oracle"), ("socket_best", "the best SOCKET"), ("hard_lsh", "hard LSH")):
         first, *_, last = (row for row in rows if row["method"] == method)

@@ -20,9 +20,9 @@ from socket_theory.cli.evaluate import evaluate_group
 from socket_theory.cli.fetch import fetch_command
 from socket_theory.evaluate.accuracy import evaluate_attention
 from socket_theory.evaluate.capture import load_capture
-from socket_theory.evaluate.files import file_sha256
 from socket_theory.evaluate.sampled_attention import evaluate_sampling
 from socket_theory.evaluate.weights import CACHE_VARIABLE
+from socket_theory.files import file_sha256
 from socket_theory.rng import Key
 from socket_theory.selection import Budget
 
@@ -111,6 +111,19 @@ def test_the_budget_does_not_concern_sampled_values(qkv: Path, tmp_path: Path) -
     assert some["variance_curves"] == many["variance_curves"]
 
 
+def test_a_budget_that_sink_and_window_fill_is_told_and_marked(qkv: Path, tmp_path: Path) -> None:
+    done = attention("--qkv", qkv, "--json", tmp_path / "out.json")
+    assert done.exit_code == 0, done.output
+    assert (
+        "Warning: fraction=0.05 with sink=16 and window=64 leaves scores no choice at 3 of 3 positions" in done.stderr
+    )
+    assert "* sink and window fill the budget" in done.stdout
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    marks = {row["method"]: row.get("forced_only") for row in rows}
+    assert marks["dense"] is marks["socket_sampling"] is None
+    assert marks["oracle_top_k"] == marks["socket"] == 1
+
+
 def test_layers_are_a_sorted_selection(qkv: Path, tmp_path: Path) -> None:
     done = attention("--qkv", qkv, "--layers", "1,1", "--density", 0.5, "--json", tmp_path / "out.json")
     assert done.exit_code == 0, done.output
@@ -142,7 +155,7 @@ def test_layers_a_model_lacks_are_refused_before_it_reads_anything(
         raise AssertionError("the prefill was started")
 
     (tmp_path / "model.gguf").write_bytes(b"")
-    monkeypatch.setattr("socket_theory.cli.evaluate.count_layers", lambda path: 30)
+    monkeypatch.setattr("socket_theory.cli.evaluate.attention_layers", lambda path: list(range(30)))
     for name in ("default_text", "capture_text", "weights_sha256"):
         monkeypatch.setattr(f"socket_theory.cli.evaluate.{name}", refuse)
     done = attention("--model", tmp_path / "model.gguf", f"--layers={layers}")
@@ -226,8 +239,8 @@ command.evaluate_group({arguments!r})
 
 
 def test_the_library_function_and_the_command_agree(qkv: Path, tmp_path: Path) -> None:
-    attention("--qkv", qkv, "--seed", 4, "--json", tmp_path / "out.json")
-    rows = evaluate_attention(load_capture(qkv), Budget(fraction=0.05, sink=16, window=64), seed=4)
+    attention("--qkv", qkv, "--seed", 4, "--density", 0.3, "--window", 4, "--json", tmp_path / "out.json")
+    rows = evaluate_attention(load_capture(qkv), Budget(fraction=0.3, sink=16, window=4), seed=4)
     recorded = json.loads((tmp_path / "out.json").read_text())
     assert [row["relative_error_mean"] for row in recorded["rows"]] == [row.relative_error_mean for row in rows]
     sampled, curves = evaluate_sampling(load_capture(qkv), seed=4)

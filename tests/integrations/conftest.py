@@ -39,7 +39,7 @@ def make_model(llm: SimpleNamespace) -> Callable[..., Any]:
     def make(family: str, **config: Any) -> Any:
         llm.torch.manual_seed(0)
         settings = getattr(llm.transformers, f"{family}Config")(**SIZES | config)
-        return getattr(llm.transformers, f"{family}ForCausalLM")(settings).eval()
+        return getattr(llm.transformers, f"{family.removesuffix('Text')}ForCausalLM")(settings).eval()
 
     return make
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,11 @@ import pytest
 from click.testing import CliRunner
 
 from socket_theory.cli.evaluate import evaluate_group
-from socket_theory.evaluate.capture import capture_text, load_capture
+from socket_theory.evaluate.accuracy import evaluate_attention
+from socket_theory.evaluate.capture import load_capture
+from socket_theory.evaluate.prefill import capture_text
 from socket_theory.evaluate.weights import CACHE_VARIABLE
+from socket_theory.selection import Budget
 
 pytestmark = pytest.mark.llm
 
@@ -119,3 +123,76 @@ def test_layers_the_checkpoint_lacks_are_refused_before_anything_is_read(
     done = CliRunner().invoke(evaluate_group, ["attention", "--model", str(checkpoint), "--layers", "0,3"])
     assert done.exit_code == 1
     assert done.output == "Error: layers=[0, 3] were given: pass some of 0 to 2.\n"
+
+
+def test_a_damaged_capture_is_made_anew(llm: SimpleNamespace, checkpoint: Path, cache: Path) -> None:
+    first = capture_text(checkpoint, TEXT, context=80, count=4)
+    (stored,) = files(cache)
+    stored.write_bytes(stored.read_bytes()[:-40])
+    with pytest.warns(UserWarning, match=rf"the capture is made anew, the one kept cannot be read \({stored.name}"):
+        again = capture_text(checkpoint, TEXT, context=80, count=4)
+    np.testing.assert_array_equal(again.q, first.q)
+    np.testing.assert_array_equal(load_capture(stored).q, first.q)
+
+
+def test_a_cache_that_cannot_be_written_does_not_lose_the_capture(
+    llm: SimpleNamespace, checkpoint: Path, cache: Path
+) -> None:
+    cache.mkdir()
+    (cache / "captures").write_text("a file in the folder's place")
+    with pytest.warns(UserWarning, match="the capture is used but not kept, it cannot be written"):
+        capture = capture_text(checkpoint, TEXT, context=80, count=4)
+    assert capture.q.shape == (3, 4, 4, 8)
+
+
+@pytest.fixture
+def hybrid(checkpoint: Path, make_model: Callable[..., Any]) -> Path:
+    """The checkpoint with attention in layers 1 and 3 of four alone."""
+    kinds = ["conv", "full_attention", "conv", "full_attention"]
+    make_model("Lfm2", num_hidden_layers=4, layer_types=kinds).save_pretrained(checkpoint)
+    return checkpoint
+
+
+def test_a_hybrid_model_keeps_its_layer_numbers(llm: SimpleNamespace, hybrid: Path, cache: Path) -> None:
+    capture = capture_text(hybrid, TEXT, context=80, count=4)
+    assert capture.layers.tolist() == [1, 3]
+    (stored,) = files(cache)
+    assert load_capture(stored).layers.tolist() == [1, 3]
+    rows = [evaluate_attention(capture, Budget(tokens=20), layers=layers) for layers in ([1], [3], [1, 3])]
+    alone = replace(capture, q=capture.q[1:], k=capture.k[1:], v=capture.v[1:], layers=np.array([3]))
+    assert evaluate_attention(alone, Budget(tokens=20)) == rows[1]
+    assert rows[0] != rows[1]
+
+
+def test_a_layer_without_attention_is_refused_before_the_prefill(
+    llm: SimpleNamespace, hybrid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm.hugging_face, "load_model", None)
+    done = CliRunner().invoke(evaluate_group, ["attention", "--model", str(hybrid), "--layers", "0,1"])
+    assert done.exit_code == 1
+    assert done.output == "Error: layers=[0, 1] were given: pass some of 1, 3, which have attention.\n"
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"GGUF" + bytes(64)])
+def test_a_model_file_that_cannot_be_read_is_named(
+    llm: SimpleNamespace, checkpoint: Path, damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(ValueError, match=r"checkpoint cannot be read as a language model \(.*cut short or altered"):
+        capture_text(checkpoint, TEXT, context=80, count=4)
+    (tmp_path / "model.gguf").write_bytes(damage(b"GGUF" + bytes(range(200))))
+    for read in (llm.hugging_face.attention_layers, llm.hugging_face.load_model):
+        with pytest.raises(ValueError, match=r"model\.gguf cannot be read as a language model"):
+            read(tmp_path / "model.gguf")
+
+
+def test_weights_that_are_no_numbers_are_named(
+    llm: SimpleNamespace, checkpoint: Path, make_model: Callable[..., Any]
+) -> None:
+    model = make_model("Llama")
+    with llm.torch.no_grad():
+        model.model.layers[1].self_attn.k_proj.weight[0, 0] = float("nan")
+    model.save_pretrained(checkpoint)
+    with pytest.raises(ValueError, match="the keys of layer 1 contain NaN or infinity: checkpoint is altered"):
+        capture_text(checkpoint, TEXT, context=80, count=4)

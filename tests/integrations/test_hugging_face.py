@@ -112,3 +112,76 @@ def test_a_checkpoint_loads_without_a_network(
     model = llm.hugging_face.load_model(checkpoint)
     assert model.dtype == llm.torch.float32
     assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "words"),
+    [
+        (
+            "Llama4Text",
+            {"head_dim": 8, "attention_chunk_size": 8, "num_local_experts": 2, "intermediate_size_mlp": 48},
+            r"a mask that is not the causal triangle \(in Llama4TextAttention, layer 0\)",
+        ),
+        ("Doge", {}, r"a mask that is not the causal triangle \(in DogeAttention, layer 0\)"),
+        ("Falcon", {}, "no attention of FalconForCausalLM was seen, it goes another way"),
+        ("Bloom", {"n_head": 4}, "no attention of BloomForCausalLM was seen"),
+        ("Mamba", {}, "no attention of MambaForCausalLM was seen"),
+        ("DiffLlama", {}, "layer 0 of DiffLlamaForCausalLM attends twice"),
+    ],
+)
+def test_attention_that_cannot_be_judged_as_plain_and_causal_is_refused(
+    llm: SimpleNamespace, make_model: Callable[..., Any], family: str, config: dict[str, Any], words: str
+) -> None:
+    model = make_model(family, **config)
+    implementation = model.config._attn_implementation
+    with pytest.raises(ValueError, match=f"{words}.*: pass a model whose"):
+        observe(llm, model)
+    assert model.config._attn_implementation == implementation
+
+
+def test_a_chunk_that_does_not_bite_is_plain_attention(llm: SimpleNamespace, make_model: Callable[..., Any]) -> None:
+    config = {"head_dim": 8, "attention_chunk_size": 64, "num_local_experts": 2, "intermediate_size_mlp": 48}
+    assert sorted(observe(llm, make_model("Llama4Text", **config))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("additive", [False, True])
+def test_a_mask_is_compared_with_the_triangle_whatever_it_is_made_of(llm: SimpleNamespace, additive: bool) -> None:
+    from socket_theory.integrations.plain_attention import require_plain_causal
+
+    torch = llm.torch
+    query = key = torch.zeros(1, 2, 5, 4)
+    module = SimpleNamespace(layer_idx=0)
+
+    def check(allowed: Any) -> None:
+        mask = torch.zeros(5, 5).masked_fill(~allowed, torch.finfo(torch.float32).min) if additive else allowed
+        require_plain_causal(module, query, key, key, mask[None, None], {})
+
+    triangle = torch.ones(5, 5, dtype=torch.bool).tril()
+    check(triangle)
+    for place in ((0, 1), (4, 0), (3, 3)):
+        other = triangle.clone()
+        other[place] = ~other[place]
+        with pytest.raises(ValueError, match="a mask that is not the causal triangle"):
+            check(other)
+    slope = torch.zeros(5, 5).masked_fill(~triangle, -torch.inf)
+    slope[4, 0] = -0.5
+    with pytest.raises(ValueError, match="a mask that is not the causal triangle"):
+        require_plain_causal(module, query, key, key, slope, {})
+    require_plain_causal(module, query, key, key, None, {})
+    with pytest.raises(ValueError, match="no causal mask"):
+        require_plain_causal(module, query, key, key, None, {"is_causal": False})
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(7, 1, 8), (4, 4, 16), (2, 1, 128)])
+def test_any_ratio_of_heads_and_head_dim_is_observed(
+    llm: SimpleNamespace, make_model: Callable[..., Any], heads: int, kv_heads: int, head_dim: int
+) -> None:
+    sizes = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim, "hidden_size": 56}
+    for query, key, value in observe(llm, make_model("Llama", **sizes)).values():
+        assert query.shape == (heads, 40, head_dim)
+        assert key.shape == value.shape == (kv_heads, 40, head_dim)
+
+
+def test_layers_have_the_models_own_numbers(llm: SimpleNamespace, make_model: Callable[..., Any]) -> None:
+    kinds = ["conv", "full_attention", "conv", "full_attention"]
+    assert sorted(observe(llm, make_model("Lfm2", num_hidden_layers=4, layer_types=kinds))) == [1, 3]

@@ -32,7 +32,8 @@ def test_no_special_token_and_no_network(llm: SimpleNamespace, weights: Path, mo
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     assert not {0, 1, 2} & set(llm.hugging_face.encode(weights, "The cat sat."))
-    assert llm.hugging_face.num_layers(weights) == llm.hugging_face.load_model(weights).config.num_hidden_layers == 30
+    assert llm.hugging_face.attention_layers(weights) == list(range(30))
+    assert llm.hugging_face.load_model(weights).config.num_hidden_layers == 30
 
 
 @pytest.fixture(scope="module")

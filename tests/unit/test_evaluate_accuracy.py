@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.contenders import Contender, contenders, socket_grid
 from socket_theory.hashing import SignHash
 from socket_theory.rng import Key
-from socket_theory.selection import Budget
+from socket_theory.selection import Budget, ForcedTokensWarning
 
 BUDGET = Budget(fraction=0.1, sink=2, window=4)
 DENSITY, MASS, RECALL, ERROR = range(4)
@@ -158,7 +159,7 @@ def test_repeating_positions_does_not_shrink_the_error_bar() -> None:
 def test_one_layer_and_head_have_no_error_bar() -> None:
     draw = Key.from_seed(0).generator()
     q, k = draw.normal(size=(1, 1, 2, 16)), draw.normal(size=(1, 1, 64, 16))
-    rows = evaluate_attention(Capture(q, k, k, np.array([40, 63])), BUDGET)
+    rows = evaluate_attention(Capture(q, k, k, np.array([40, 63])), replace(BUDGET, fraction=0.3))
     assert {row.standard_error for row in rows} == {None}
 
 
@@ -166,3 +167,31 @@ def test_zero_values_give_zero_error_not_nan() -> None:
     data = capture(layers=1)
     rows = evaluate_attention(replace(data, v=np.zeros_like(data.v)), BUDGET)
     assert {row.relative_error_mean for row in rows} == {0.0}
+
+
+def test_a_budget_that_leaves_no_choice_is_warned_of_and_marked() -> None:
+    data = capture(layers=1)
+    narrow = Budget(fraction=0.05, sink=2, window=4)
+    with pytest.warns(ForcedTokensWarning, match=r"fraction=0\.05 with sink=2 and window=4 leaves .* 2 of 2 positions"):
+        rows = evaluate_attention(data, narrow)
+    assert {row.method for row in rows if not row.forced_only} == {"dense", "socket_sampling"}
+    errors = {row.relative_error_mean for row in rows if row.forced_only == 1}
+    assert len(errors) == 1
+    with pytest.warns(ForcedTokensWarning, match="at 1 of 2 positions, of 65 to 65 tokens"):
+        rows = evaluate_attention(data, replace(narrow, fraction=0.09))
+    assert {row.forced_only for row in rows} == {0, 0.5}
+
+
+def test_a_budget_that_leaves_a_choice_is_not_warned_of(rows: list[Row]) -> None:
+    assert {row.forced_only for row in rows} == {0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert evaluate_attention(capture(), BUDGET, seed=5) == rows
+
+
+def test_layers_have_the_numbers_of_the_capture() -> None:
+    data = replace(capture(), layers=np.array([1, 4]))
+    alone = replace(data, q=data.q[1:], k=data.k[1:], v=data.v[1:], layers=np.array([4]))
+    assert evaluate_attention(data, BUDGET, layers=[4]) == evaluate_attention(alone, BUDGET)
+    with pytest.raises(ValueError, match=r"layers=\[0, 1\] were given: pass some of 1, 4, which have attention"):
+        evaluate_attention(data, BUDGET, layers=[0, 1])

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from socket_theory.evaluate.capture import Capture, even_positions, load_capture
+from socket_theory.evaluate.capture import Capture, load_capture
+from socket_theory.evaluate.prefill import even_positions, read_text
 from socket_theory.rng import Key
 
 
@@ -52,6 +53,13 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ValueError,
         "positions are [10, 15, 20]: pass indices in [0, 20)",
     ),
+    "layers that do not rise": (
+        {"layers": lambda _: np.array([3, 1])},
+        ValueError,
+        "layers are [3, 1] for q of 2 layers",
+    ),
+    "too few layers": ({"layers": lambda _: np.array([3])}, ValueError, "pass their numbers in the model, rising"),
+    "layers of text": ({"layers": lambda _: np.array(["1", "3"])}, TypeError, "layers has dtype <U1: pass integers"),
     "negative position": ({"positions": lambda p: p - 10}, ValueError, "pass indices in [0, 20)"),
 }
 
@@ -61,7 +69,7 @@ def test_a_wrong_array_is_refused_with_its_name(case: str, tmp_path: Path) -> No
     changes, error, sentence = BAD[case]
     given = arrays()
     for name, change in changes.items():
-        given[name] = change(given[name])
+        given[name] = change(given.get(name))
     np.savez(tmp_path / "qkv.npz", **given)
     with pytest.raises(error, match=re.escape(sentence)):
         load_capture(tmp_path / "qkv.npz")
@@ -83,7 +91,9 @@ def test_another_kind_of_file_is_refused(kind: str, tmp_path: Path) -> None:
             np.save(file, arrays()["q"])
     else:
         np.savez(path, **arrays() | {"q": np.array([{}], dtype=object)})
-    with pytest.raises(ValueError, match=r"qkv.npz (is not an npz file|holds something else than plain arrays)"):
+    with pytest.raises(
+        ValueError, match=r"qkv.npz (is not an npz file|is damaged or holds something else than plain arrays)"
+    ):
         load_capture(path)
 
 
@@ -101,3 +111,16 @@ def test_positions_step_evenly_through_the_second_half_to_the_last_token(context
 def test_too_short_a_context_names_the_least() -> None:
     with pytest.raises(ValueError, match="context=15 was given for 8 positions: pass a context of at least 16"):
         even_positions(15, 8)
+
+
+def test_layers_are_numbered_from_zero_where_a_file_has_no_numbers(tmp_path: Path) -> None:
+    np.savez(tmp_path / "old.npz", **arrays())
+    assert load_capture(tmp_path / "old.npz").layers.tolist() == [0, 1]
+    Capture(**arrays(), layers=np.array([1, 3])).save(tmp_path / "new.npz")
+    assert load_capture(tmp_path / "new.npz").layers.tolist() == [1, 3]
+
+
+def test_a_text_that_is_not_utf8_is_named_with_the_place(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_bytes("naïve".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"words\.txt is no UTF-8 text \(byte 0xef at offset 2\): convert it to UTF-8"):
+        read_text(tmp_path / "words.txt")

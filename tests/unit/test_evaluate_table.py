@@ -123,3 +123,9 @@ def test_the_page_says_of_the_slopes_what_the_run_shows(page: ModuleType, run: R
         assert curve["slope_of_mean"] == pytest.approx(page.PAPER_SLOPES[curve["sampler"]], abs=0.03)
         assert curve["slope"] < curve["slope_of_mean"]
         assert curve["slope_p90"] - curve["slope_p10"] < 0.3
+
+
+def test_rows_without_a_choice_are_named_below_the_table(page: ModuleType, run: Row) -> None:
+    assert "no score decides" not in page.selections_table(run)
+    marked = run | {"rows": [row | {"forced_only": 0.5} if row["method"] == "window" else row for row in run["rows"]]}
+    assert page.selections_table(marked).endswith("these methods keep the same tokens: window.\n\n")

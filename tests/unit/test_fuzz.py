@@ -26,6 +26,7 @@ from socket_theory import (
     SocketSampling,
     Window,
 )
+from socket_theory.selection import ForcedTokensWarning
 
 KEY = Key.from_seed(3)
 EXPONENTS = {"float16": (-6, 4), "float32": (-30, 30), "float64": (-30, 30), "bfloat16": (-30, 30)}
@@ -111,6 +112,7 @@ def test_finite_in_finite_out(step, method):
     query, keys, values, start, length, budget = step
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ForcedTokensWarning)
         hashed = {"key": KEY} if hasattr(method, "num_planes") else {}
         cache = method.prepare(keys, values, kv_start=start, kv_len=length, **hashed)
         options = {"key": KEY} if isinstance(method, RandomTokens | SAMPLERS) else {}
@@ -134,6 +136,7 @@ def test_finite_in_finite_out(step, method):
             assert (estimate.value[row] <= valid.max(1) + slack).all()
 
 
+@pytest.mark.filterwarnings("ignore::socket_theory.selection.ForcedTokensWarning")
 @given(step=steps())
 def test_strides_do_not_matter(step):
     query, keys, values, start, length, budget = step

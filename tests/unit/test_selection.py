@@ -1,5 +1,7 @@
 """Budgets and the total order of scores."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,8 @@ pytest.importorskip("hypothesis", reason="pip install 'socket-theory[test]'")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socket_theory import Budget
-from socket_theory.selection import pad_rows, rank_keys, select_tokens, sum_group
+from socket_theory import Budget, OracleTopK
+from socket_theory.selection import ForcedTokensWarning, pad_rows, rank_keys, select_tokens, sum_group
 
 SCORES = st.lists(st.sampled_from([-np.inf, -2.0, -1e-40, -0.0, 0.0, 1e-40, 0.5, 0.5000001, 3e38, np.inf]), min_size=1)
 
@@ -65,6 +67,44 @@ def test_no_more_than_the_sink_and_the_window_is_forced(budget, kept):
 )
 def test_kept_counts_round_half_up_and_never_reach_zero(budget, length, kept):
     assert budget.kept(length) == kept
+
+
+@pytest.mark.parametrize(
+    ("budget", "length", "choice"),
+    [
+        (Budget(fraction=0.05, sink=16, window=64), 1609, False),
+        (Budget(fraction=0.05, sink=16, window=64), 1610, True),
+        (Budget(tokens=80, sink=16, window=64), 8192, False),
+        (Budget(tokens=81, sink=16, window=64), 8192, True),
+        (Budget(tokens=81, sink=16, window=64), 81, False),
+        (Budget(fraction=1.0), 100, False),
+        (Budget(fraction=0.5), 1, False),
+    ],
+)
+def test_scores_have_a_choice_between_the_forced_tokens_and_all(budget, length, choice):
+    assert budget.leaves_choice(length) == choice
+
+
+@pytest.mark.parametrize(("length", "warned"), [(40, True), (1589, True), (1590, False), (8192, False)])
+def test_a_step_warns_once_where_forced_tokens_exceed_the_fraction(length, warned):
+    keys = np.ones((2, 2, length, 2), dtype=np.float32)
+    cache = OracleTopK().prepare(keys, keys, kv_len=[length, max(1, length - 1)] if warned else None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        OracleTopK().attend(keys[:, :, 0], cache, budget=Budget(fraction=0.05, sink=16, window=64))
+    assert [warning.category for warning in caught] == [ForcedTokensWarning] * warned
+    assert all(warning.filename == __file__ for warning in caught)
+    assert all("of fewer than 1590 tokens these 80 are more than that share" in str(w.message) for w in caught)
+
+
+def test_a_loop_of_steps_is_warned_of_once():
+    keys = np.ones((2, 30, 2), dtype=np.float32)
+    cache = OracleTopK().prepare(keys, keys)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for length in range(1, 31):
+            OracleTopK().attend(keys[:, 0], cache.truncate(length), budget=Budget(fraction=0.05, sink=4, window=4))
+    assert len(caught) == 1
 
 
 def test_a_group_sum_runs_in_head_order_in_float32():
