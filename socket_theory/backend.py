@@ -88,7 +88,7 @@ class Backend(Protocol):
         """A draw of that mean at uniforms [B, Hq, M], value-aware if norms are given: value, lse and kept slots."""
 
     def write_tokens(self, old: Mapping[str, Any], new: Mapping[str, Any], spans: Any, capacity: int | None) -> Any:
-        """The arrays of a cache with T new tokens written behind each sequence's span."""
+        """The arrays of a cache with T new tokens written behind each sequence's span, in place where there is room."""
 
     def take_rows(self, arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
         """The arrays of a cache with its sequences selected or repeated."""

@@ -13,6 +13,7 @@ from socket_theory.attention import attention_logits, weighted_state
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.sampling import sample_mean, sample_mean_value_aware
 from socket_theory.selection import Budget, pad_rows, select_tokens, sum_group
+from socket_theory.slots import claim, lengthened, room_of, with_room
 
 Array = NDArray[Any]
 
@@ -24,7 +25,9 @@ class NumpyBackend:
     slot_block = 1
 
     def store(self, array: Array, capacity: int | None) -> Array:
-        return array.copy()
+        if capacity is None:
+            return array.copy()
+        return with_room(array, -2, capacity, array.shape[-2])
 
     def to_host(self, array: Array) -> Array:
         return array
@@ -34,14 +37,14 @@ class NumpyBackend:
 
     def hash_keys(self, keys: Array, spans: Array, planes: Planes, center: Array | None) -> Array:
         batch, heads, slots, _ = keys.shape
-        codes = np.zeros((batch, heads, planes.num_tables, slots), dtype=np.uint16)
+        codes = _beside(keys, np.zeros((batch, heads, planes.num_tables, slots), dtype=np.uint16))
         for row, valid in enumerate(_slices(spans)):
             offset = None if center is None else center[row].astype(np.float64)
             codes[row, :, :, valid] = hashing.hash_keys(keys[row, :, valid], planes, offset)
         return codes
 
     def value_norms(self, values: Array, spans: Array) -> Array:
-        norms = np.zeros(values.shape[:-1], dtype=np.float32)
+        norms = _beside(values, np.zeros(values.shape[:-1], dtype=np.float32))
         for row, valid in enumerate(_slices(spans)):
             for head, rows in enumerate(values[row, :, valid]):
                 wide = rows.astype(np.float64)
@@ -139,10 +142,19 @@ class NumpyBackend:
     def write_tokens(
         self, old: Mapping[str, Array], new: Mapping[str, Array], spans: Array, capacity: int | None
     ) -> dict[str, Array]:
-        ends = spans.sum(axis=1)
-        added = new["keys"].shape[-2]
+        ends, added = np.asarray(spans).sum(axis=1), new["keys"].shape[-2]
         slots = max(old["keys"].shape[-2], int(ends.max()) + added)
-        return {name: _write(old[name], new[name], ends, slots, name in ("keys", "values")) for name in old}
+        in_place = claim(old["keys"], _axis("keys"), ends, added)
+        arrays = {}
+        for name, array in old.items():
+            grown = lengthened(array, _axis(name), slots) if in_place else None
+            if grown is None:
+                copied = with_room(array, _axis(name), max(slots, capacity or 0), ends + added)
+                grown = lengthened(copied, _axis(name), slots)
+            for row, end in enumerate(ends):
+                np.moveaxis(grown[row], _axis(name), 0)[end : end + added] = np.moveaxis(new[name][row], _axis(name), 0)
+            arrays[name] = grown
+        return arrays
 
     def take_rows(self, arrays: Mapping[str, Array], rows: Array) -> dict[str, Array]:
         return {name: array[rows] for name, array in arrays.items()}
@@ -169,10 +181,12 @@ def _score_heads(
     return scores
 
 
-def _write(old: Array, new: Array, ends: Array, slots: int, rows_first: bool) -> Array:
-    old, new = (np.moveaxis(a, -2, -1) if rows_first else a for a in (old, new))
-    grown = np.zeros((*old.shape[:-1], slots), dtype=old.dtype)
-    grown[..., : old.shape[-1]] = old
-    for row, end in enumerate(ends):
-        grown[row][..., end : end + new.shape[-1]] = new[row]
-    return np.ascontiguousarray(np.moveaxis(grown, -1, -2)) if rows_first else grown
+def _axis(name: str) -> int:
+    """Where the token axis of a cache's array is."""
+    return -2 if name in ("keys", "values") else -1
+
+
+def _beside(rows: Array, index: Array) -> Array:
+    """`index`, token axis last, with as much room as the `rows` it is made of, token axis second to last."""
+    slots = room_of(rows, -2)
+    return index if slots == index.shape[-1] else with_room(index, -1, slots, index.shape[-1])
