@@ -52,11 +52,20 @@ class Backend(Protocol):
         """Mean of the valid keys rounded to the keys' dtype: [B, Hkv, N, D] -> [B, Hkv, D]."""
 
     def soft_scores(
-        self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
+        self,
+        query: Any,
+        codes: Any,
+        spans: Any,
+        planes: Planes,
+        query_map: QueryMap,
+        temperature: float,
+        shared: bool = False,
     ) -> Any:
         """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N']; -inf outside the spans.
 
-        N' >= N: slots may be padded. A row that underflows to zero everywhere is divided by its largest weight.
+        N' >= N: slots may be padded. A row that underflows to zero everywhere is divided by its largest weight. With
+        `shared` the rows of a KV head are to be added: they are divided all by the largest weight of any, and only
+        where all of them underflow.
         """
 
     def log_soft_scores(
@@ -68,10 +77,18 @@ class Backend(Protocol):
         """Share of tables with a bucket match, float32 [B, Hq, N]; -inf outside the spans."""
 
     def exact_scores(self, query: Any, keys: Any, spans: Any, sm_scale: float) -> Any:
-        """sm_scale <q, k> less each row's largest, float32 [B, Hq, N]; -inf outside the spans."""
+        """sm_scale <q, k> less each row's largest, float32 [B, Hq, N]; -inf outside the spans.
 
-    def weigh_scores(self, scores: Any, value_norms: Any) -> Any:
-        """Scores times the value norms of the KV head: [B, Hq, N] and [B, Hkv, N] -> [B, Hq, N]."""
+        What is subtracted shifts every token of a row alike, so sums over rows rank as sums of logits do. Logits that
+        differ by less than 1e-38 are equal.
+        """
+
+    def weigh_scores(self, scores: Any, value_norms: Any, shared: bool = False) -> Any:
+        """Scores times the value norms of the KV head: [B, Hq, N] and [B, Hkv, N] -> [B, Hq, N].
+
+        A row whose products all underflow is multiplied by a power of two; with `shared` the rows of a KV head are by
+        one, and only where all of theirs underflow.
+        """
 
     def select(self, scores: Any, spans: Any, budget: Budget, num_kv_heads: int) -> Any:
         """Kept slots, ascending, -1 padded: scores [B, Hq, N] -> int32 [B, Hq, K]."""

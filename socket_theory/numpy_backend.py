@@ -12,7 +12,7 @@ from socket_theory import collisions, hashing
 from socket_theory.attention import attention_logits, weighted_state
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.sampling import sample_mean, sample_mean_value_aware
-from socket_theory.selection import Budget, pad_rows, select_tokens, sum_group
+from socket_theory.selection import Budget, pad_rows, select_tokens, sum_group, without_underflow
 from socket_theory.slots import claim, lengthened, room_of, with_room
 
 Array = NDArray[Any]
@@ -56,17 +56,30 @@ class NumpyBackend:
         return np.stack(means).astype(keys.dtype)
 
     def soft_scores(
-        self, query: Array, codes: Array, spans: Array, planes: Planes, query_map: QueryMap, temperature: float
+        self,
+        query: Array,
+        codes: Array,
+        spans: Array,
+        planes: Planes,
+        query_map: QueryMap,
+        temperature: float,
+        shared: bool = False,
     ) -> Array:
         def score(one: Array, seen: Array) -> Array:
             mapped = hashing.apply_query_map(hashing.project_query(one, planes), query_map, planes.head_dim)
-            scores = collisions.soft_collision_scores(mapped, seen, temperature)
-            if scores.max() >= np.finfo(np.float32).tiny:
-                return scores
-            logs = collisions.log_soft_collision_scores(mapped, seen, temperature)
-            return np.asarray(np.exp(logs - logs.max()))
+            return collisions.soft_collision_scores(mapped, seen, temperature)
 
-        return _score_heads(score, query, codes, spans)
+        scores = _score_heads(score, query, codes, spans, np.float64)
+        group = query.shape[1] // codes.shape[1]
+        together = group if shared else 1
+        for row, first in np.ndindex(len(scores), query.shape[1] // together):
+            heads, one = slice(first * together, (first + 1) * together), slice(row, row + 1)
+            if scores[row, heads].max() < np.finfo(np.float32).tiny:
+                kv_head = first * together // group
+                index = codes[one, kv_head : kv_head + 1]
+                logs = self.log_soft_scores(query[one, heads], index, spans[one], planes, query_map, temperature)[0]
+                scores[row, heads] = np.where(logs > -np.inf, np.exp(logs - logs.max()), -np.inf)
+        return scores.astype(np.float32)
 
     def log_soft_scores(
         self, query: Array, codes: Array, spans: Array, planes: Planes, query_map: QueryMap, temperature: float
@@ -90,10 +103,13 @@ class NumpyBackend:
 
         return _score_heads(score, query, keys.swapaxes(-1, -2), spans)
 
-    def weigh_scores(self, scores: Array, value_norms: Array) -> Array:
-        grouped = scores.reshape(*value_norms.shape[:2], -1, scores.shape[-1])
+    def weigh_scores(self, scores: Array, value_norms: Array, shared: bool = False) -> Array:
+        batch, heads, slots = value_norms.shape
+        grouped = scores.reshape(batch, heads, -1, slots).astype(np.float64)
         with np.errstate(invalid="ignore"):
-            return np.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None]).reshape(scores.shape)
+            weighed = np.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None])
+        rows = weighed.reshape(batch, heads if shared else scores.shape[1], -1)
+        return without_underflow(rows, np).reshape(scores.shape)
 
     def select(self, scores: Array, spans: Array, budget: Budget, num_kv_heads: int) -> Array:
         rows = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from socket_theory.backend import Backend, array_type, callers_stream, resolve_backend, to_native
@@ -146,7 +146,7 @@ class Method:
         step = Step.start(self, query, cache, sm_scale, out_dtype)
         self.check_key(key)
         if budget is not None:
-            require_budget(budget)
+            step = replace(step, shared=require_budget(budget).group == "shared")
         with callers_stream(cache.array_type):
             if budget is None:
                 indices = step.everything()

@@ -94,7 +94,8 @@ class Socket(SoftHashing):
 
     def scores(self, step: Step, key: Key | None) -> Any:
         cache, backend = step.cache, step.cache.backend
+        shared = {"shared": True} if step.shared else {}
         scores = backend.soft_scores(
-            step.query, cache.arrays["codes"], cache.spans, cache.planes, self.query_map, self.temperature
+            step.query, cache.arrays["codes"], cache.spans, cache.planes, self.query_map, self.temperature, **shared
         )
-        return backend.weigh_scores(scores, cache.arrays["value_norms"]) if self.value_weight else scores
+        return backend.weigh_scores(scores, cache.arrays["value_norms"], **shared) if self.value_weight else scores

@@ -25,6 +25,8 @@ class Step:
     cache: Cache
     sm_scale: float
     out_dtype: Any
+    shared: bool = False
+    """Whether the scores of a KV head's query heads are to be added, so that they must be on one scale."""
 
     @classmethod
     def start(cls, method: Method, query: Any, cache: Cache, sm_scale: float | None, out_dtype: Any | None) -> Step:
