@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 FLOAT_NAMES = ("float16", "float32", "float64", "bfloat16")
 # Squares, norms and group sums of inputs up to here stay finite in float64 and in bfloat16's range.
 MAX_MAGNITUDE = 1e32
+# Norms from here on keep bfloat16's precision, and their squares float64's, on every backend.
+MIN_VALUE_NORM = 1e-32
 
 
 def require_float(name: str, dtype: Any) -> str:
@@ -36,6 +38,15 @@ def require_finite(name: str, array: NDArray[Any]) -> None:
         raise ValueError(f"{name} contains NaN or infinity: pass finite values; mark padding by kv_start and kv_len.")
     if largest > MAX_MAGNITUDE:
         raise ValueError(f"{name} reaches {largest:.3g} in magnitude: rescale it to at most {MAX_MAGNITUDE:g}.")
+
+
+def require_norms(norms: NDArray[Any], values: NDArray[Any]) -> None:
+    """Raises ValueError for a value vector of `values` [..., E] that is not zero but shorter than 1e-32."""
+    if (values[norms < MIN_VALUE_NORM].astype(np.float64) != 0).any():
+        raise ValueError(
+            f"values have a vector that is not zero but shorter than {MIN_VALUE_NORM:g}, which weights by |v| do not "
+            "tell from zero: rescale the values, pass zeros, or leave |v| out (value_weight or value_aware=False)."
+        )
 
 
 def require_positive(name: str, value: float) -> float:

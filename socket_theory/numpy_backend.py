@@ -109,7 +109,7 @@ class NumpyBackend:
         with np.errstate(invalid="ignore"):
             weighed = np.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None])
         rows = weighed.reshape(batch, heads if shared else scores.shape[1], -1)
-        return without_underflow(rows, np).reshape(scores.shape)
+        return np.asarray(without_underflow(rows, np)).reshape(scores.shape)
 
     def select(self, scores: Array, spans: Array, budget: Budget, num_kv_heads: int) -> Array:
         rows = []
@@ -163,13 +163,11 @@ class NumpyBackend:
         in_place = claim(old["keys"], _axis("keys"), ends, added)
         arrays = {}
         for name, array in old.items():
-            grown = lengthened(array, _axis(name), slots) if in_place else None
-            if grown is None:
-                copied = with_room(array, _axis(name), max(slots, capacity or 0), ends + added)
-                grown = lengthened(copied, _axis(name), slots)
+            axis = _axis(name)
+            arrays[name] = lengthened(array, axis, slots, max(slots, capacity or 0), ends + added, in_place)
             for row, end in enumerate(ends):
-                np.moveaxis(grown[row], _axis(name), 0)[end : end + added] = np.moveaxis(new[name][row], _axis(name), 0)
-            arrays[name] = grown
+                written = np.moveaxis(arrays[name][row], axis, 0)[end : end + added]
+                written[...] = np.moveaxis(new[name][row], axis, 0)
         return arrays
 
     def take_rows(self, arrays: Mapping[str, Array], rows: Array) -> dict[str, Array]:

@@ -21,20 +21,13 @@ _TAKEN: dict[int, NDArray[np.int64]] = {}
 
 def with_room(array: Array, axis: int, slots: int, taken: Any) -> Array:
     """A row-major copy of `array` [B, ...] with room for `slots` along `axis`: the view of those it has itself."""
-    shape = list(array.shape)
-    shape[axis] = slots
-    buffer = np.zeros(shape, dtype=array.dtype)
-    _TAKEN[id(buffer)] = np.broadcast_to(taken, len(array)).astype(np.int64)
-    finalize(buffer, _TAKEN.pop, id(buffer), None).atexit = False
-    view = _first(buffer, axis, array.shape[axis])
-    view[...] = array
-    return view
+    return _first(_copied(array, axis, slots, taken), axis, array.shape[axis])
 
 
 def room_of(array: Array, axis: int) -> int:
     """How many slots the buffer of `array` has, or the array itself if it is no view of one."""
     buffer = _buffer(array)
-    return array.shape[axis] if buffer is None else buffer.shape[axis]
+    return int((array if buffer is None else buffer).shape[axis])
 
 
 def claim(array: Array, axis: int, ends: Array, added: int) -> bool:
@@ -50,10 +43,22 @@ def claim(array: Array, axis: int, ends: Array, added: int) -> bool:
     return free
 
 
-def lengthened(array: Array, axis: int, slots: int) -> Array | None:
-    """A writable view of the first `slots` of the buffer of `array`, or None where it has fewer."""
-    buffer = _buffer(array)
-    return None if buffer is None or buffer.shape[axis] < slots else _first(buffer, axis, slots)
+def lengthened(array: Array, axis: int, slots: int, room: int, taken: Any, in_place: bool) -> Array:
+    """A writable view of `slots`: in the buffer of `array` if `in_place` and it has them, else in a copy with `room`."""
+    buffer = _buffer(array) if in_place else None
+    if buffer is None or buffer.shape[axis] < slots:
+        buffer = _copied(array, axis, room, taken)
+    return _first(buffer, axis, slots)
+
+
+def _copied(array: Array, axis: int, slots: int, taken: Any) -> Array:
+    shape = list(array.shape)
+    shape[axis] = slots
+    buffer = np.zeros(shape, dtype=array.dtype)
+    _TAKEN[id(buffer)] = np.broadcast_to(taken, len(array)).astype(np.int64)
+    finalize(buffer, _TAKEN.pop, id(buffer), None).atexit = False
+    _first(buffer, axis, array.shape[axis])[...] = array
+    return buffer
 
 
 def _buffer(array: Array) -> Array | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from socket_theory.backend import Backend
-from socket_theory.checks import require_flag, require_positive
+from socket_theory.checks import MIN_VALUE_NORM, require_flag, require_norms, require_positive
 from socket_theory.estimators.method import HashingMethod, refuse
 from socket_theory.estimators.step import Step
 from socket_theory.hashing import QueryMap, query_map_bound
@@ -38,6 +40,18 @@ class SoftHashing(HashingMethod):
         return self.num_planes * self.num_tables
 
 
+def checked_norms(backend: Backend, values: Any, spans: Any) -> Any:
+    """|v| rounded to bfloat16 [B, Hkv, N], or ValueError for a vector too short to be told from zero."""
+    norms = backend.value_norms(values, spans)
+    lengths = np.asarray(backend.to_host(norms)).astype(np.float64)
+    for row, (start, length) in enumerate(np.asarray(spans).tolist()):
+        seen = slice(start, start + length)
+        if (lengths[row, :, seen] < MIN_VALUE_NORM).any():
+            # On the host, as a GPU may take the smallest numbers for zeros.
+            require_norms(lengths[row, :, seen], np.asarray(backend.to_host(values[row, :, seen])))
+    return norms
+
+
 @dataclass(frozen=True)
 class Socket(SoftHashing):
     """Deterministic top-k decode by soft LSH scores.
@@ -54,7 +68,8 @@ class Socket(SoftHashing):
     temperature : float
         tau > 0: towards 0 hard LSH, towards infinity the sign sketch (S2).
     value_weight : bool
-        Multiply the score by |v_i| rounded to bfloat16.
+        Multiply the score by |v_i| rounded to bfloat16. Value vectors are zero or at least 1e-32 long then; shorter
+        ones are refused.
     center_keys : bool
         Hash k - c, c the mean key of the KV head at `prepare`.
 
@@ -90,7 +105,7 @@ class Socket(SoftHashing):
 
     def index(self, backend: Backend, keys: Any, values: Any, spans: Any, planes: Any, center: Any) -> dict[str, Any]:
         codes = {"codes": backend.hash_keys(keys, spans, planes, center)}
-        return codes | ({"value_norms": backend.value_norms(values, spans)} if self.value_weight else {})
+        return codes | ({"value_norms": checked_norms(backend, values, spans)} if self.value_weight else {})
 
     def scores(self, step: Step, key: Key | None) -> Any:
         cache, backend = step.cache, step.cache.backend

@@ -13,7 +13,7 @@ from socket_theory.estimators.baselines import head_uniforms, require_key
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
 from socket_theory.estimators.method import refuse
-from socket_theory.estimators.socket_lsh import SoftHashing
+from socket_theory.estimators.socket_lsh import SoftHashing, checked_norms
 from socket_theory.estimators.step import Step
 from socket_theory.rng import Key
 from socket_theory.selection import Budget
@@ -32,7 +32,8 @@ class SocketSampling(SoftHashing):
     num_samples : int
         M >= 1.
     value_aware : bool
-        Which of the two laws; where every |v| is zero it falls back to the uniform law.
+        Which of the two laws; where every |v| is zero it falls back to the uniform law. Value vectors are zero or at
+        least 1e-32 long for the value-aware one; shorter ones are refused.
 
     References
     ----------
@@ -49,7 +50,7 @@ class SocketSampling(SoftHashing):
 
     def index(self, backend: Backend, keys: Any, values: Any, spans: Any, planes: Any, center: Any) -> dict[str, Any]:
         codes = {"codes": backend.hash_keys(keys, spans, planes, center)}
-        return codes | ({"value_norms": backend.value_norms(values, spans)} if self.value_aware else {})
+        return codes | ({"value_norms": checked_norms(backend, values, spans)} if self.value_aware else {})
 
     def attend(
         self,
