@@ -13,7 +13,7 @@ from socket_theory.attention import attention_logits, weighted_state
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.sampling import sample_mean, sample_mean_value_aware
 from socket_theory.selection import Budget, pad_rows, select_tokens, sum_group, without_underflow
-from socket_theory.slots import claim, lengthened, room_of, with_room
+from socket_theory.slots import append_tokens, room_of, with_room
 
 Array = NDArray[Any]
 
@@ -158,17 +158,7 @@ class NumpyBackend:
     def write_tokens(
         self, old: Mapping[str, Array], new: Mapping[str, Array], spans: Array, capacity: int | None
     ) -> dict[str, Array]:
-        ends, added = np.asarray(spans).sum(axis=1), new["keys"].shape[-2]
-        slots = max(old["keys"].shape[-2], int(ends.max()) + added)
-        in_place = claim(old["keys"], _axis("keys"), ends, added)
-        arrays = {}
-        for name, array in old.items():
-            axis = _axis(name)
-            arrays[name] = lengthened(array, axis, slots, max(slots, capacity or 0), ends + added, in_place)
-            for row, end in enumerate(ends):
-                written = np.moveaxis(arrays[name][row], axis, 0)[end : end + added]
-                written[...] = np.moveaxis(new[name][row], axis, 0)
-        return arrays
+        return append_tokens(old, new, np.asarray(spans).sum(axis=1), capacity or 0)
 
     def take_rows(self, arrays: Mapping[str, Array], rows: Array) -> dict[str, Array]:
         return {name: array[rows] for name, array in arrays.items()}
@@ -193,11 +183,6 @@ def _score_heads(
         with np.errstate(over="ignore"):
             scores[row, head, valid] = score(query[row, head].astype(np.float64), index[row, kv_head, :, valid])
     return scores
-
-
-def _axis(name: str) -> int:
-    """Where the token axis of a cache's array is."""
-    return -2 if name in ("keys", "values") else -1
 
 
 def _beside(rows: Array, index: Array) -> Array:

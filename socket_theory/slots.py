@@ -6,6 +6,7 @@ that would write into those is made in a copy, so every cache stays what it was.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 from weakref import finalize
@@ -30,7 +31,22 @@ def room_of(array: Array, axis: int) -> int:
     return int((array if buffer is None else buffer).shape[axis])
 
 
-def claim(array: Array, axis: int, ends: Array, added: int) -> bool:
+def append_tokens(old: Mapping[str, Array], new: Mapping[str, Array], ends: Array, capacity: int) -> dict[str, Array]:
+    """A cache's arrays with new tokens behind `ends` [B], the token axis next to last in keys and values, else last."""
+    added = new["keys"].shape[-2]
+    slots = max(old["keys"].shape[-2], int(ends.max()) + added)
+    in_place = _claim(old["keys"], -2, ends, added)
+    arrays = {}
+    for name, array in old.items():
+        axis = -2 if name in ("keys", "values") else -1
+        arrays[name] = _lengthened(array, axis, slots, max(slots, capacity), ends + added, in_place)
+        for row, end in enumerate(ends):
+            written = np.moveaxis(arrays[name][row], axis, 0)[end : end + added]
+            written[...] = np.moveaxis(new[name][row], axis, 0)
+    return arrays
+
+
+def _claim(array: Array, axis: int, ends: Array, added: int) -> bool:
     """Take the `added` slots behind `ends` [B], if no cache has any of them and there is room; whether it was done."""
     buffer = _buffer(array)
     if buffer is None or int(ends.max()) + added > buffer.shape[axis]:
@@ -43,8 +59,8 @@ def claim(array: Array, axis: int, ends: Array, added: int) -> bool:
     return free
 
 
-def lengthened(array: Array, axis: int, slots: int, room: int, taken: Any, in_place: bool) -> Array:
-    """A writable view of `slots`: in the buffer of `array` if `in_place` and it has them, else in a copy with `room`."""
+def _lengthened(array: Array, axis: int, slots: int, room: int, taken: Any, in_place: bool) -> Array:
+    """A writable view of `slots`: in the buffer of `array` if `in_place` and they fit, else in a copy with `room`."""
     buffer = _buffer(array) if in_place else None
     if buffer is None or buffer.shape[axis] < slots:
         buffer = _copied(array, axis, room, taken)

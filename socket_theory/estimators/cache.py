@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Cache:
     """Made by `Method.prepare`; every operation returns a new one and leaves this one as it was.
 
-    With `capacity` an append to the newest cache writes behind its last token, in buffers that the older ones share, and
+    With `capacity` an append to the newest cache writes behind its last token, in buffers the older ones share, and
     costs as much as the new tokens; an append to an older or truncated one is made in a copy.
 
     But on a GPU an append that fits writes behind a cache's last token into the arrays it shares with those it came
