@@ -126,9 +126,8 @@ class CupyBackend:
     def weigh_scores(self, scores: Any, value_norms: Any, shared: bool = False) -> Any:
         batch, heads, slots = value_norms.shape
         grouped = scores.reshape(batch, heads, -1, slots).astype(np.float64)
-        norms = value_norms[:, :, None].astype(np.float64)
-        weighed = self.cupy.where(grouped == -np.inf, grouped, grouped * norms)
-        rows = weighed.reshape(batch, heads if shared else scores.shape[1], -1)
+        rows = self.cupy.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None].astype(np.float64))
+        rows = rows.reshape(batch, heads if shared else scores.shape[1], -1)
         return without_underflow(rows, self.cupy).reshape(scores.shape)
 
     def select(self, scores: Any, spans: Any, budget: Budget, num_kv_heads: int) -> Any:

@@ -15,10 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from socket_theory.checks import bfloat16 as bfloat16
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.selection import Budget
 
 ENTRY_POINT_GROUP = "socket_theory.backends"
+_OWN = {"numpy": ("socket_theory.numpy_backend", "NumpyBackend"), "cupy": ("socket_gpu.backend", "CupyBackend")}
 
 
 @runtime_checkable
@@ -61,11 +63,10 @@ class Backend(Protocol):
         temperature: float,
         shared: bool = False,
     ) -> Any:
-        """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N']; -inf outside the spans.
+        """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N'], N' >= N; -inf outside the spans.
 
-        N' >= N: slots may be padded. A row that underflows to zero everywhere is divided by its largest weight. With
-        `shared` the rows of a KV head are to be added: they are divided all by the largest weight of any, and only
-        where all of them underflow.
+        A row that underflows everywhere is divided by its largest weight; with `shared` the rows of a KV head, which
+        are to be added, all by the largest of any, and only where all of them underflow.
         """
 
     def log_soft_scores(
@@ -77,18 +78,10 @@ class Backend(Protocol):
         """Share of tables with a bucket match, float32 [B, Hq, N]; -inf outside the spans."""
 
     def exact_scores(self, query: Any, keys: Any, spans: Any, sm_scale: float) -> Any:
-        """sm_scale <q, k> less each row's largest, float32 [B, Hq, N]; -inf outside the spans.
-
-        What is subtracted shifts every token of a row alike, so sums over rows rank as sums of logits do. Logits that
-        differ by less than 1e-38 are equal.
-        """
+        """sm_scale <q, k> less each row's largest, float32 [B, Hq, N]; -inf outside, a tie below 1e-38."""
 
     def weigh_scores(self, scores: Any, value_norms: Any, shared: bool = False) -> Any:
-        """Scores times the value norms of the KV head: [B, Hq, N] and [B, Hkv, N] -> [B, Hq, N].
-
-        A row whose products all underflow is multiplied by a power of two; with `shared` the rows of a KV head are by
-        one, and only where all of theirs underflow.
-        """
+        """Scores times norms [B, Hkv, N], float32; products that underflow are rescaled as in `soft_scores`."""
 
     def select(self, scores: Any, spans: Any, budget: Budget, num_kv_heads: int) -> Any:
         """Kept slots, ascending, -1 padded: scores [B, Hq, N] -> int32 [B, Hq, K]."""
@@ -153,19 +146,14 @@ def resolve_backend(kind: str, backend: Backend | str | None = None) -> Backend:
         backend = {"numpy": "numpy", "torch": "numpy", "cupy": "cupy", "torch-cuda": "cupy"}.get(kind, kind)
     if not isinstance(backend, str):
         return backend
-    if backend == "numpy":
-        return _load("socket_theory.numpy_backend", "NumpyBackend")
-    if backend == "cupy":
-        return _load("socket_gpu.backend", "CupyBackend")
+    if backend in _OWN:
+        module, name = _OWN[backend]
+        own: Backend = getattr(import_module(module), name)()
+        return own
     found = entry_points(group=ENTRY_POINT_GROUP, name=backend)
     if not found:
         raise ValueError(f"backend={backend!r} is not known: pass 'numpy', 'cupy' or an installed entry point's name.")
     loaded: Backend = next(iter(found)).load()()
-    return loaded
-
-
-def _load(module: str, name: str) -> Backend:
-    loaded: Backend = getattr(import_module(module), name)()
     return loaded
 
 
@@ -207,11 +195,3 @@ def callers_stream(kind: str) -> Iterator[None]:
         return
     with import_module("cupy").cuda.Stream.from_external(import_module("torch").cuda.current_stream()):
         yield
-
-
-def bfloat16() -> Any:
-    """NumPy's bfloat16 from ml_dtypes, or ImportError with the install line."""
-    try:
-        return np.dtype(import_module("ml_dtypes").bfloat16)
-    except ImportError as error:
-        raise ImportError("bfloat16 arrays on the CPU need ml_dtypes: pip install ml_dtypes.") from error

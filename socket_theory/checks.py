@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,11 @@ def cast_output(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
             f"the output reaches {np.max(np.abs(array)):.3g}, which {result.dtype} cannot hold: pass a wider out_dtype."
         )
     return result
+
+
+def bfloat16() -> Any:
+    """NumPy's bfloat16 from ml_dtypes, or ImportError with the install line."""
+    try:
+        return np.dtype(import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise ImportError("bfloat16 arrays on the CPU need ml_dtypes: pip install ml_dtypes.") from error
