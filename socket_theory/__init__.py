@@ -1,6 +1,7 @@
 """Attention estimators you can trust: each with its law, its theorem and a test that could have refuted it."""
 
 from socket_theory.attention import (
+    AttentionState,
     angles,
     angular_attention,
     attention_logits,
@@ -27,7 +28,7 @@ from socket_theory.hashing import Planes, SignHash
 from socket_theory.moments import SoftKernel, hard_kernel
 from socket_theory.rng import Key
 from socket_theory.selection import Budget
-from socket_theory.states import AttentionState, empty_state, merge_states
+from socket_theory.states import empty_state, merge_states
 
 __version__ = "0.1.0"
 

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory.checks import require_finite, require_float
 from socket_theory.moments import SoftKernel, hard_kernel
-from socket_theory.states import AttentionState, Kind
 
 Float = NDArray[np.float64]
+Kind = Literal["softmax", "angular"]
 _CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionState:
+    """A partial attention result.
+
+    Parameters
+    ----------
+    value : array [..., D]
+        The weighted mean of the values seen.
+    lse : array [...]
+        Natural log of the total weight seen; -inf for nothing.
+    kind : {"softmax", "angular"}
+        What the weights are: exp(logit), or a collision probability.
+    """
+
+    value: Any
+    lse: Any
+    kind: Kind = "softmax"
 
 
 def weighted_state(log_weights: Float, values: NDArray[Any], kind: Kind) -> AttentionState:

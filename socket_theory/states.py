@@ -6,12 +6,12 @@ merge exactly (C1): that is split-KV decoding, shared prefixes and sequence para
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from socket_theory.attention import AttentionState, Kind
 from socket_theory.backend import (
     array_type,
     bfloat16,
@@ -22,27 +22,6 @@ from socket_theory.backend import (
     to_native,
 )
 from socket_theory.checks import require_float
-
-Kind = Literal["softmax", "angular"]
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionState:
-    """A partial attention result.
-
-    Parameters
-    ----------
-    value : array [..., D]
-        The weighted mean of the values seen.
-    lse : array [...]
-        Natural log of the total weight seen; -inf for nothing.
-    kind : {"softmax", "angular"}
-        What the weights are: exp(logit), or a collision probability.
-    """
-
-    value: Any
-    lse: Any
-    kind: Kind = "softmax"
 
 
 def empty_state(shape: tuple[int, ...], kind: Kind = "softmax", like: Any | None = None) -> AttentionState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from socket_theory.states import AttentionState, Kind
+from socket_theory.attention import AttentionState, Kind
 
 
 @dataclass(frozen=True, eq=False)
