@@ -43,7 +43,8 @@ def require_finite(name: str, array: NDArray[Any]) -> None:
 
 def require_norms(norms: NDArray[Any], values: NDArray[Any]) -> None:
     """Raises ValueError for a value vector of `values` [..., E] that is not zero but shorter than 1e-32."""
-    if (values[norms < MIN_VALUE_NORM].astype(np.float64) != 0).any():
+    rows = values[norms < MIN_VALUE_NORM].astype(np.float64)
+    if (rows.any(axis=-1) & ((rows * rows).sum(axis=-1) < MIN_VALUE_NORM**2)).any():
         raise ValueError(
             f"values have a vector that is not zero but shorter than {MIN_VALUE_NORM:g}, which weights by |v| do not "
             "tell from zero: rescale the values, pass zeros, or leave |v| out (value_weight or value_aware=False)."
