@@ -13,10 +13,10 @@ from socket_gpu import attending, key_index, scoring, selecting
 from socket_gpu._launch import aligned
 from socket_gpu.layout import CodeLayout
 from socket_gpu.requirements import missing_requirement
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.numpy_backend import NumpyBackend
-from socket_theory.selection import Budget
+from socket_theory.selection import Budget, without_underflow
 
 _MOST_DIM = 256
 
@@ -81,15 +81,23 @@ class CupyBackend:
         return self.cupy.stack(means).astype(keys.dtype)
 
     def soft_scores(
-        self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
+        self,
+        query: Any,
+        codes: Any,
+        spans: Any,
+        planes: Planes,
+        query_map: QueryMap,
+        temperature: float,
+        shared: bool = False,
     ) -> Any:
         scores = self._scores(query, codes, spans, planes, scoring.Collision(query_map, temperature))
-        vanished = scores.max(axis=-1, keepdims=True) < np.finfo(np.float32).tiny
+        rows = scores.reshape(len(scores), codes.shape[1] if shared else scores.shape[1], -1)
+        vanished = rows.max(axis=-1, keepdims=True) < np.finfo(np.float32).tiny
         if not bool(vanished.any()):
             return scores
-        logs = self.log_soft_scores(query, codes, spans, planes, query_map, temperature)
+        logs = self.log_soft_scores(query, codes, spans, planes, query_map, temperature).reshape(rows.shape)
         relative = self.cupy.exp(logs - logs.max(axis=-1, keepdims=True)).astype(np.float32)
-        return self.cupy.where(vanished & (scores > -np.inf), relative, scores)
+        return self.cupy.where(vanished & (rows > -np.inf), relative, rows).reshape(scores.shape)
 
     def log_soft_scores(
         self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
@@ -115,10 +123,12 @@ class CupyBackend:
                 scores[row, head * group : (head + 1) * group, start:stop] = logits
         return scores
 
-    def weigh_scores(self, scores: Any, value_norms: Any) -> Any:
-        grouped = scores.reshape(*value_norms.shape[:2], -1, scores.shape[-1])
-        weighed = self.cupy.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None].astype(np.float32))
-        return weighed.reshape(scores.shape)
+    def weigh_scores(self, scores: Any, value_norms: Any, shared: bool = False) -> Any:
+        batch, heads, slots = value_norms.shape
+        grouped = scores.reshape(batch, heads, -1, slots).astype(np.float64)
+        rows = self.cupy.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None].astype(np.float64))
+        rows = rows.reshape(batch, heads if shared else scores.shape[1], -1)
+        return without_underflow(rows, self.cupy).reshape(scores.shape)
 
     def select(self, scores: Any, spans: Any, budget: Budget, num_kv_heads: int) -> Any:
         cupy, (batch, heads, slots) = self.cupy, scores.shape

@@ -13,7 +13,7 @@ from socket_gpu._launch import settle
 from socket_gpu.backend import CupyBackend
 from socket_gpu.layout import CodeLayout
 from socket_gpu.planning import PlannedStep
-from socket_theory.backend import callers_stream
+from socket_theory.array_types import callers_stream
 from socket_theory.estimators import Cache, HardLSH, Socket
 from socket_theory.selection import Budget, require_budget
 

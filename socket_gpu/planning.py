@@ -10,7 +10,7 @@ import numpy as np
 
 from socket_gpu import key_index
 from socket_gpu._launch import checked, settle
-from socket_theory.backend import array_type, callers_stream, from_native, to_native
+from socket_theory.array_types import array_type, callers_stream, from_native, to_native
 from socket_theory.checks import require_count, require_head_ratio, require_positive
 from socket_theory.estimators import Cache
 from socket_theory.estimators.step import output_dtype

@@ -5,8 +5,6 @@ from socket_theory.attention import (
     angles,
     angular_attention,
     attention_logits,
-    empty_state,
-    merge_states,
     soft_angular_attention,
     softmax_attention,
 )
@@ -30,6 +28,7 @@ from socket_theory.hashing import Planes, SignHash
 from socket_theory.moments import SoftKernel, hard_kernel
 from socket_theory.rng import Key
 from socket_theory.selection import Budget
+from socket_theory.states import empty_state, merge_states
 
 __version__ = "0.1.0"
 

@@ -1,8 +1,4 @@
-"""The targets: exact softmax attention, angular attention, and the algebra of attention states.
-
-A state is a weighted mean together with the log of its total weight, so states over disjoint token sets
-merge exactly (C1): that is split-KV decoding, shared prefixes and sequence parallelism.
-"""
+"""The targets: exact softmax attention and angular attention, of one query or many."""
 
 from __future__ import annotations
 
@@ -37,31 +33,6 @@ class AttentionState:
     value: Any
     lse: Any
     kind: Kind = "softmax"
-
-
-def empty_state(shape: tuple[int, ...], kind: Kind = "softmax") -> AttentionState:
-    """The identity of `merge_states` for values of `shape` [..., D]."""
-    return AttentionState(np.zeros(shape), np.full(shape[:-1], -np.inf), kind)
-
-
-def merge_states(a: AttentionState, b: AttentionState) -> AttentionState:
-    """The state of the union of two disjoint token sets. Source: C1.
-
-    Raises
-    ------
-    ValueError
-        If the kinds differ: a softmax weight and a collision probability have no common unit.
-    """
-    if a.kind != b.kind:
-        raise ValueError(f"a state of kind {a.kind!r} was given with one of kind {b.kind!r}: merge states of one kind.")
-    top = np.maximum(a.lse, b.lse)
-    reference = np.where(np.isfinite(top), top, 0.0)
-    weight_a, weight_b = np.exp(a.lse - reference), np.exp(b.lse - reference)
-    total = weight_a + weight_b
-    share_a, share_b = (w / np.where(total > 0, total, 1.0) for w in (weight_a, weight_b))
-    with np.errstate(divide="ignore"):
-        lse = np.log(total) + reference
-    return AttentionState(share_a[..., None] * a.value + share_b[..., None] * b.value, lse, a.kind)
 
 
 def weighted_state(log_weights: Float, values: NDArray[Any], kind: Kind) -> AttentionState:

@@ -1,4 +1,4 @@
-"""The operations a device must provide, which device computes what, and the one border to torch.
+"""The operations a device must provide, and which device computes what.
 
 Array type in, backend, array type out: NumPy arrays and torch CPU tensors go to the NumPy reference, CuPy
 arrays and torch CUDA tensors to `socket_gpu`. Third parties register under the entry-point group
@@ -7,19 +7,16 @@ arrays and torch CUDA tensors to `socket_gpu`. Third parties register under the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from socket_theory.checks import require_dense, require_plain
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.selection import Budget
 
 ENTRY_POINT_GROUP = "socket_theory.backends"
+_OWN = {"numpy": ("socket_theory.numpy_backend", "NumpyBackend"), "cupy": ("socket_gpu.backend", "CupyBackend")}
 
 
 @runtime_checkable
@@ -53,11 +50,19 @@ class Backend(Protocol):
         """Mean of the valid keys rounded to the keys' dtype: [B, Hkv, N, D] -> [B, Hkv, D]."""
 
     def soft_scores(
-        self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
+        self,
+        query: Any,
+        codes: Any,
+        spans: Any,
+        planes: Planes,
+        query_map: QueryMap,
+        temperature: float,
+        shared: bool = False,
     ) -> Any:
-        """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N']; -inf outside the spans.
+        """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N'], N' >= N; -inf outside the spans.
 
-        N' >= N: slots may be padded. A row that underflows to zero everywhere is divided by its largest weight.
+        A row that underflows everywhere is divided by its largest weight; with `shared` the rows of a KV head, which
+        are to be added, all by the largest of any, and only where all of them underflow.
         """
 
     def log_soft_scores(
@@ -69,10 +74,10 @@ class Backend(Protocol):
         """Share of tables with a bucket match, float32 [B, Hq, N]; -inf outside the spans."""
 
     def exact_scores(self, query: Any, keys: Any, spans: Any, sm_scale: float) -> Any:
-        """sm_scale <q, k> less each row's largest, float32 [B, Hq, N]; -inf outside the spans."""
+        """sm_scale <q, k> less each row's largest, float32 [B, Hq, N]; -inf outside, a tie below 1e-38."""
 
-    def weigh_scores(self, scores: Any, value_norms: Any) -> Any:
-        """Scores times the value norms of the KV head: [B, Hq, N] and [B, Hkv, N] -> [B, Hq, N]."""
+    def weigh_scores(self, scores: Any, value_norms: Any, shared: bool = False) -> Any:
+        """Scores times norms [B, Hkv, N], float32; products that underflow are rescaled as in `soft_scores`."""
 
     def select(self, scores: Any, spans: Any, budget: Budget, num_kv_heads: int) -> Any:
         """Kept slots, ascending, -1 padded: scores [B, Hq, N] -> int32 [B, Hq, K]."""
@@ -89,31 +94,10 @@ class Backend(Protocol):
         """A draw of that mean at uniforms [B, Hq, M], value-aware if norms are given: value, lse and kept slots."""
 
     def write_tokens(self, old: Mapping[str, Any], new: Mapping[str, Any], spans: Any, capacity: int | None) -> Any:
-        """The arrays of a cache with T new tokens written behind each sequence's span."""
+        """The arrays of a cache with T new tokens written behind each sequence's span, in place where there is room."""
 
     def take_rows(self, arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
         """The arrays of a cache with its sequences selected or repeated."""
-
-
-def array_type(array: Any, name: str = "an argument") -> str:
-    """ "numpy", "cupy", "torch" (CPU) or "torch-cuda", told from the type without importing anything.
-
-    Raises
-    ------
-    TypeError
-        For anything that is not a dense array of one of these libraries: masked, sparse, nested and meta ones too.
-    """
-    library = type(array).__module__.split(".")[0]
-    if library == "torch" and hasattr(array, "device"):
-        require_dense(name, array)
-        return "torch" if array.device.type == "cpu" else f"torch-{array.device.type}"
-    if library == "cupy" and hasattr(array, "dtype"):
-        return library
-    if isinstance(array, np.ndarray | np.generic):
-        require_plain(name, array)
-        return "numpy"
-    given = f"{library}.{type(array).__name__}"
-    raise TypeError(f"{name} of type {given} was given: pass a NumPy, CuPy or torch array.")
 
 
 def resolve_backend(kind: str, backend: Backend | str | None = None) -> Backend:
@@ -130,70 +114,12 @@ def resolve_backend(kind: str, backend: Backend | str | None = None) -> Backend:
         backend = {"numpy": "numpy", "torch": "numpy", "cupy": "cupy", "torch-cuda": "cupy"}.get(kind, kind)
     if not isinstance(backend, str):
         return backend
-    if backend == "numpy":
-        return _load("socket_theory.numpy_backend", "NumpyBackend")
-    if backend == "cupy":
-        return _load("socket_gpu.backend", "CupyBackend")
+    if backend in _OWN:
+        module, name = _OWN[backend]
+        own: Backend = getattr(import_module(module), name)()
+        return own
     found = entry_points(group=ENTRY_POINT_GROUP, name=backend)
     if not found:
         raise ValueError(f"backend={backend!r} is not known: pass 'numpy', 'cupy' or an installed entry point's name.")
     loaded: Backend = next(iter(found)).load()()
     return loaded
-
-
-def _load(module: str, name: str) -> Backend:
-    loaded: Backend = getattr(import_module(module), name)()
-    return loaded
-
-
-def to_native(name: str, array: Any) -> Any:
-    """A torch tensor as the backend's own array through DLPack, without a copy; other arrays without a subclass.
-
-    Raises
-    ------
-    TypeError
-        As `array_type`.
-    ValueError
-        If the tensor requires grad.
-    """
-    kind = array_type(array, name)
-    if not kind.startswith("torch"):
-        return np.asarray(array) if kind == "numpy" else array
-    if array.requires_grad:
-        raise ValueError(f"{name} requires grad, and these estimators are not differentiable: pass {name}.detach().")
-    library = np if kind == "torch" else import_module("cupy")
-    array = array.resolve_neg()
-    narrow = str(array.dtype) == "torch.bfloat16"
-    try:
-        native = library.from_dlpack(array.view(import_module("torch").int16) if narrow else array)
-    except RuntimeError as error:
-        raise TypeError(f"{name} has no memory of its own (torch: {error}): call outside of vmap.") from error
-    return native.view(bfloat16()) if narrow else native
-
-
-def from_native(array: Any, kind: str) -> Any:
-    """The inverse of `to_native` for an array type."""
-    if not kind.startswith("torch"):
-        return array
-    torch = import_module("torch")
-    if str(array.dtype) == "bfloat16":
-        return torch.from_dlpack(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_dlpack(array)
-
-
-@contextmanager
-def callers_stream(kind: str) -> Iterator[None]:
-    """Launch on torch's current stream where the caller's arrays are CUDA tensors."""
-    if kind != "torch-cuda":
-        yield
-        return
-    with import_module("cupy").cuda.Stream.from_external(import_module("torch").cuda.current_stream()):
-        yield
-
-
-def bfloat16() -> Any:
-    """NumPy's bfloat16 from ml_dtypes, or ImportError with the install line."""
-    try:
-        return np.dtype(import_module("ml_dtypes").bfloat16)
-    except ImportError as error:
-        raise ImportError("bfloat16 arrays on the CPU need ml_dtypes: pip install ml_dtypes.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 FLOAT_NAMES = ("float16", "float32", "float64", "bfloat16")
 # Squares, norms and group sums of inputs up to here stay finite in float64 and in bfloat16's range.
 MAX_MAGNITUDE = 1e32
+# Norms from here on keep bfloat16's precision, and their squares float64's, on every backend.
+MIN_VALUE_NORM = 1e-32
 
 
 def require_float(name: str, dtype: Any) -> str:
@@ -83,6 +86,16 @@ def require_finite(name: str, array: NDArray[Any]) -> None:
         raise ValueError(f"{name} reaches {largest:.3g} in magnitude: rescale it to at most {MAX_MAGNITUDE:g}.")
 
 
+def require_norms(norms: NDArray[Any], values: NDArray[Any]) -> None:
+    """Raises ValueError for a value vector of `values` [..., E] that is not zero but shorter than 1e-32."""
+    rows = values[norms < MIN_VALUE_NORM].astype(np.float64)
+    if (rows.any(axis=-1) & ((rows * rows).sum(axis=-1) < MIN_VALUE_NORM**2)).any():
+        raise ValueError(
+            f"values have a vector that is not zero but shorter than {MIN_VALUE_NORM:g}, which weights by |v| do not "
+            "tell from zero: rescale the values, pass zeros, or leave |v| out (value_weight or value_aware=False)."
+        )
+
+
 def require_positive(name: str, value: float) -> float:
     """`value` as a float if it is a finite number above zero, else TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
@@ -127,3 +140,11 @@ def cast_output(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
             f"the output reaches {np.max(np.abs(array)):.3g}, which {result.dtype} cannot hold: pass a wider out_dtype."
         )
     return result
+
+
+def bfloat16() -> Any:
+    """NumPy's bfloat16 from ml_dtypes, or ImportError with the install line."""
+    try:
+        return np.dtype(import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise ImportError("bfloat16 arrays on the CPU need ml_dtypes: pip install ml_dtypes.") from error

@@ -12,7 +12,8 @@ from socket_theory import collisions, hashing
 from socket_theory.attention import attention_logits, weighted_state
 from socket_theory.hashing import Planes, QueryMap
 from socket_theory.sampling import sample_mean, sample_mean_value_aware
-from socket_theory.selection import Budget, pad_rows, select_tokens, sum_group
+from socket_theory.selection import Budget, pad_rows, select_tokens, sum_group, without_underflow
+from socket_theory.slots import append_tokens, room_of, with_room
 
 Array = NDArray[Any]
 
@@ -24,7 +25,9 @@ class NumpyBackend:
     slot_block = 1
 
     def store(self, array: Array, capacity: int | None) -> Array:
-        return array.copy()
+        if capacity is None:
+            return array.copy()
+        return with_room(array, -2, capacity, array.shape[-2])
 
     def to_host(self, array: Array) -> Array:
         return array
@@ -34,14 +37,14 @@ class NumpyBackend:
 
     def hash_keys(self, keys: Array, spans: Array, planes: Planes, center: Array | None) -> Array:
         batch, heads, slots, _ = keys.shape
-        codes = np.zeros((batch, heads, planes.num_tables, slots), dtype=np.uint16)
+        codes = _beside(keys, np.zeros((batch, heads, planes.num_tables, slots), dtype=np.uint16))
         for row, valid in enumerate(_slices(spans)):
             offset = None if center is None else center[row].astype(np.float64)
             codes[row, :, :, valid] = hashing.hash_keys(keys[row, :, valid], planes, offset)
         return codes
 
     def value_norms(self, values: Array, spans: Array) -> Array:
-        norms = np.zeros(values.shape[:-1], dtype=np.float32)
+        norms = _beside(values, np.zeros(values.shape[:-1], dtype=np.float32))
         for row, valid in enumerate(_slices(spans)):
             for head, rows in enumerate(values[row, :, valid]):
                 wide = rows.astype(np.float64)
@@ -53,17 +56,30 @@ class NumpyBackend:
         return np.stack(means).astype(keys.dtype)
 
     def soft_scores(
-        self, query: Array, codes: Array, spans: Array, planes: Planes, query_map: QueryMap, temperature: float
+        self,
+        query: Array,
+        codes: Array,
+        spans: Array,
+        planes: Planes,
+        query_map: QueryMap,
+        temperature: float,
+        shared: bool = False,
     ) -> Array:
         def score(one: Array, seen: Array) -> Array:
             mapped = hashing.apply_query_map(hashing.project_query(one, planes), query_map, planes.head_dim)
-            scores = collisions.soft_collision_scores(mapped, seen, temperature)
-            if scores.max() >= np.finfo(np.float32).tiny:
-                return scores
-            logs = collisions.log_soft_collision_scores(mapped, seen, temperature)
-            return np.asarray(np.exp(logs - logs.max()))
+            return collisions.soft_collision_scores(mapped, seen, temperature)
 
-        return _score_heads(score, query, codes, spans)
+        scores = _score_heads(score, query, codes, spans, np.float64)
+        group = query.shape[1] // codes.shape[1]
+        together = group if shared else 1
+        for row, first in np.ndindex(len(scores), query.shape[1] // together):
+            heads, one = slice(first * together, (first + 1) * together), slice(row, row + 1)
+            if scores[row, heads].max() < np.finfo(np.float32).tiny:
+                kv_head = first * together // group
+                index = codes[one, kv_head : kv_head + 1]
+                logs = self.log_soft_scores(query[one, heads], index, spans[one], planes, query_map, temperature)[0]
+                scores[row, heads] = np.where(logs > -np.inf, np.exp(logs - logs.max()), -np.inf)
+        return scores.astype(np.float32)
 
     def log_soft_scores(
         self, query: Array, codes: Array, spans: Array, planes: Planes, query_map: QueryMap, temperature: float
@@ -87,10 +103,13 @@ class NumpyBackend:
 
         return _score_heads(score, query, keys.swapaxes(-1, -2), spans)
 
-    def weigh_scores(self, scores: Array, value_norms: Array) -> Array:
-        grouped = scores.reshape(*value_norms.shape[:2], -1, scores.shape[-1])
+    def weigh_scores(self, scores: Array, value_norms: Array, shared: bool = False) -> Array:
+        batch, heads, slots = value_norms.shape
+        grouped = scores.reshape(batch, heads, -1, slots).astype(np.float64)
         with np.errstate(invalid="ignore"):
-            return np.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None]).reshape(scores.shape)
+            weighed = np.where(grouped == -np.inf, grouped, grouped * value_norms[:, :, None])
+        rows = weighed.reshape(batch, heads if shared else scores.shape[1], -1)
+        return np.asarray(without_underflow(rows, np)).reshape(scores.shape)
 
     def select(self, scores: Array, spans: Array, budget: Budget, num_kv_heads: int) -> Array:
         rows = []
@@ -139,10 +158,7 @@ class NumpyBackend:
     def write_tokens(
         self, old: Mapping[str, Array], new: Mapping[str, Array], spans: Array, capacity: int | None
     ) -> dict[str, Array]:
-        ends = spans.sum(axis=1)
-        added = new["keys"].shape[-2]
-        slots = max(old["keys"].shape[-2], int(ends.max()) + added)
-        return {name: _write(old[name], new[name], ends, slots, name in ("keys", "values")) for name in old}
+        return append_tokens(old, new, np.asarray(spans).sum(axis=1), capacity or 0)
 
     def take_rows(self, arrays: Mapping[str, Array], rows: Array) -> dict[str, Array]:
         return {name: array[rows] for name, array in arrays.items()}
@@ -169,10 +185,7 @@ def _score_heads(
     return scores
 
 
-def _write(old: Array, new: Array, ends: Array, slots: int, rows_first: bool) -> Array:
-    old, new = (np.moveaxis(a, -2, -1) if rows_first else a for a in (old, new))
-    grown = np.zeros((*old.shape[:-1], slots), dtype=old.dtype)
-    grown[..., : old.shape[-1]] = old
-    for row, end in enumerate(ends):
-        grown[row][..., end : end + new.shape[-1]] = new[row]
-    return np.ascontiguousarray(np.moveaxis(grown, -1, -2)) if rows_first else grown
+def _beside(rows: Array, index: Array) -> Array:
+    """`index`, token axis last, with as much room as the `rows` it is made of, token axis second to last."""
+    slots = room_of(rows, -2)
+    return index if slots == index.shape[-1] else with_room(index, -1, slots, index.shape[-1])

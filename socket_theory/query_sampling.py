@@ -15,6 +15,8 @@ from socket_theory.checks import require_count, require_finite
 from socket_theory.value_sampling import Float, Int, require_uniforms, shifted_floor
 
 QuerySampler = Literal["stratified", "iid"]
+# Squares of magnitudes from here on are precise in float64.
+_LEAST_MAGNITUDE = 1e-140
 
 
 def require_query_sampler(name: str, value: QuerySampler) -> QuerySampler:
@@ -25,9 +27,13 @@ def require_query_sampler(name: str, value: QuerySampler) -> QuerySampler:
 
 
 def firing_probabilities(magnitudes: Float) -> Float:
-    """|q_i| / max|q|: [..., D] -> [..., D], zero for a zero query. No smaller divisor is unbiased, it clips."""
+    """|q_i| / max|q|: [..., D] -> [..., D], zero for a zero query. No smaller divisor is unbiased, it clips.
+
+    Raises TypeError for what holds no numbers, ValueError for NaN, infinity, and a largest magnitude beyond 1e32, or
+    below 1e-140 but for zero.
+    """
     sizes = np.abs(_require_vectors("magnitudes", magnitudes))
-    largest = np.max(sizes, axis=-1, keepdims=True)
+    largest = _largest("magnitudes", sizes)
     return np.asarray(sizes / np.where(largest > 0, largest, 1))
 
 
@@ -37,6 +43,16 @@ def _require_vectors(name: str, value: Float) -> Float:
     if vectors.ndim == 0 or vectors.shape[-1] == 0:
         raise ValueError(f"{name} has shape {vectors.shape}: pass [..., D] with at least one feature.")
     return vectors
+
+
+def _largest(name: str, magnitudes: Float) -> Float:
+    """max|q| along the last axis, kept as one of length 1."""
+    largest = np.max(np.abs(magnitudes), axis=-1, keepdims=True)
+    if ((largest > 0) & (largest < _LEAST_MAGNITUDE)).any():
+        raise ValueError(
+            f"{name} reach {largest[largest > 0].min():.3g} at most: rescale to {_LEAST_MAGNITUDE:g} or pass zeros."
+        )
+    return np.asarray(largest)
 
 
 def iid_hits(probabilities: Float, points: Float) -> Int:
@@ -50,9 +66,12 @@ def stratified_hits(probabilities: Float, num_vectors: int, points: Float) -> In
 
 
 def sampled_query(query: Float, hits: Int, num_vectors: int) -> Float:
-    """q^ = sign(q) max|q| hits / B, unbiased for q. Shapes: query [..., D], hits [..., D] -> [..., D]. Source: N11."""
+    """q^ = sign(q) max|q| hits / B, unbiased for q. Shapes: query [..., D], hits [..., D] -> [..., D]. Source: N11.
+
+    Raises ValueError for a largest magnitude below 1e-140, but for zero.
+    """
     query = _require_vectors("query", query)
-    largest = np.max(np.abs(query), axis=-1, keepdims=True)
+    largest = _largest("query", query)
     return np.asarray(np.sign(query) * largest * hits / require_count("num_vectors", num_vectors))
 
 
@@ -71,7 +90,7 @@ def shared_sampled_queries(queries: Float, hits: Int, num_vectors: int) -> Float
 def query_variance(query: Float, num_vectors: int, sampler: QuerySampler) -> Float:
     """Var q^_i [..., D]: |q_i| (max|q| - |q_i|) / B iid, (max|q|/B)^2 f (1 - f) stratified, f = frac(B pi_i). N11."""
     query, vectors = _require_vectors("query", query), require_count("num_vectors", num_vectors)
-    largest = np.max(np.abs(query), axis=-1, keepdims=True)
+    largest = _largest("query", query)
     fraction = firing_probabilities(query)
     if require_query_sampler("sampler", sampler) == "iid":
         return np.asarray(largest**2 * fraction * (1 - fraction) / vectors)
@@ -82,8 +101,9 @@ def query_variance(query: Float, num_vectors: int, sampler: QuerySampler) -> Flo
 def shared_query_variance(queries: Float, num_vectors: int, sampler: QuerySampler) -> Float:
     """Var of `shared_sampled_queries`, (q_gi/m_i)^2 Var m^_i: [..., G, D] -> [..., G, D]."""
     mean = group_magnitudes(queries)
-    relative = query_variance(mean, num_vectors, sampler) / np.where(mean > 0, mean, 1) ** 2
-    return np.asarray(queries**2 * relative[..., None, :])
+    variance = query_variance(mean, num_vectors, sampler)
+    ratio = queries / np.where(mean > 0, mean, 1)[..., None, :]
+    return np.asarray(ratio**2 * variance[..., None, :])
 
 
 def features_read(probabilities: Float, num_vectors: int, sampler: QuerySampler) -> Float:

@@ -10,13 +10,27 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 
 
+_LEAST, _MOST = 2.0**-500, 2.0**500
+
+
+def within_range(weights: Float) -> Float:
+    """`weights` if their largest is 0 or between 2^-500 and 2^500, else times the power of two that brings it below 1.
+
+    Sums of them, and products with uniforms, then neither overflow nor lose bits.
+    """
+    largest = weights.max(initial=0.0)
+    if largest == 0 or _LEAST <= largest <= _MOST:
+        return weights
+    return np.asarray(np.ldexp(weights, -np.frexp(largest)[1]))
+
+
 def draw_tokens(weights: Float, points: Float) -> NDArray[np.int64]:
     """Tokens with probability weights / sum(weights), by inverting the cumulative sum at `points` in [0, 1).
 
     Shapes: weights [N] >= 0, points [M] -> int64 [M]. A token of weight zero is never drawn; if all weights
     are zero the law is uniform.
     """
-    law = weights if weights.any() else np.ones_like(weights)
+    law = within_range(weights) if weights.any() else np.ones_like(weights)
     cumulative = np.cumsum(law)
     drawn = np.searchsorted(cumulative, points * cumulative[-1], side="right")
     return np.asarray(np.minimum(drawn, np.flatnonzero(law)[-1]))
@@ -38,6 +52,7 @@ def sample_mean_value_aware(
 
     `norms` may be rounded: the same rounded norm weighs and divides. Shapes as `sample_mean`, norms [N].
     """
+    weights, norms = within_range(weights), within_range(norms)
     law = weights * norms
     drawn = draw_tokens(law, points)
     lengths = np.where(norms[drawn] > 0, norms[drawn], 1.0)

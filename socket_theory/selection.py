@@ -40,8 +40,9 @@ class Budget:
         warns (`socket_theory.selection.ForcedTokensWarning`) with the length from which on the fraction holds.
     group : {"per_head", "shared"}
         "per_head": each query head keeps its own set, and a KV head reads their union. "shared": the query heads of a
-        KV head keep one common set, ranked by the sum of their scores: fewer rows to read, and more error for heads
-        that look elsewhere.
+        KV head keep one common set, fewer rows to read and more error for heads that look elsewhere. It is ranked by
+        the sum of their scores: of soft weights on one scale, of shares of matching tables, or of exact logits, whose
+        sum ranks alike whatever is subtracted from each head's. Scores of a method of your own are added as they are.
 
     Raises
     ------
@@ -161,6 +162,18 @@ def sum_group(scores: NDArray[np.float32], num_kv_heads: int) -> NDArray[np.floa
     for head in range(1, grouped.shape[1]):
         total += grouped[:, head]
     return total
+
+
+def without_underflow(rows: Any, xp: Any) -> Any:
+    """Float64 scores [..., M] as float32, rows that float32 cannot hold times a power of two that brings them below 1.
+
+    `xp` is numpy or cupy, as the rows are. A row of zeros stays one; entries of -inf stay.
+    """
+    largest = rows.max(axis=-1, keepdims=True)
+    vanished = (largest > 0) & (largest < np.finfo(np.float32).tiny)
+    _, exponent = xp.frexp(xp.where(vanished, largest, 0.5))
+    with np.errstate(under="ignore"):
+        return xp.ldexp(rows, -exponent).astype(np.float32)
 
 
 def pad_rows(rows: list[Indices]) -> Indices:

@@ -114,6 +114,13 @@ def check_backend(backend: Backend, problem: Problem, score_error: float = 1e-4)
         expected = truth.log_soft_scores(problem.query, codes, spans, planes, query_map, temperature)
         found = backend.log_soft_scores(query, index, spans, planes, query_map, temperature)
         _assert_scores(on_host(found)[..., :slots], expected, score_error)
+    # Heads whose weights underflow beside those whose do not, and then alone: rows to be added are on one scale.
+    cold = problem.query.copy()
+    cold[:, 1::2] *= 1000
+    for given in (cold, 1000 * problem.query):
+        expected = truth.soft_scores(given, codes, spans, planes, "linear", 0.1, shared=True)
+        found = backend.soft_scores(backend.to_device(given), index, spans, planes, "linear", 0.1, shared=True)
+        _assert_scores(on_host(found)[..., :slots], expected, score_error)
     expected = truth.hard_scores(problem.query, codes, spans, planes)
     found = backend.hard_scores(query, index, spans, planes)
     _assert_scores(on_host(found)[..., :slots], expected, score_error)
@@ -138,6 +145,10 @@ def _check_weights(backend: Backend, problem: Problem, norms: Array) -> None:
     logs = truth.exact_scores(problem.query, problem.keys, spans, 0.25).astype(np.float64)
     found = np.asarray(backend.to_host(backend.weigh_scores(put(logs.astype(np.float32)), put(norms))))
     _assert_scores(found, truth.weigh_scores(logs.astype(np.float32), norms), 1e-6)
+    weak, short = (np.exp(logs) * 1e-30).astype(np.float32), norms * np.float32(1e-20)
+    for shared in (False, True):
+        found = np.asarray(backend.to_host(backend.weigh_scores(put(weak), put(short), shared=shared)))
+        _assert_scores(found, truth.weigh_scores(weak, short, shared=shared), 1e-6)
     points = Key.from_seed(0).generator().random((*logs.shape[:2], 20))
     averages = truth.average(logs, problem.values, spans), backend.average(put(logs), put(problem.values), spans)
     pairs: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = [averages]

@@ -11,14 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from socket_theory.bit_law import require_numbers
 from socket_theory.checks import require_count
-from socket_theory.sampling import draw_tokens
+from socket_theory.sampling import draw_tokens, within_range
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 
 def require_law(weights: ArrayLike, name: str = "weights") -> Float:
-    """`weights` as float64 if they are [N], at least 0 and of a finite sum above 0, else TypeError or ValueError."""
+    """`weights` as float64 if they are [N], at least 0 and of a finite sum above 0, else TypeError or ValueError.
+
+    Where the largest is beyond 2^500 or below 2^-500 they come back times a power of two, so as to be added safely.
+    """
     law = require_numbers(name, weights)
     with np.errstate(over="ignore", invalid="ignore"):
         total = law.sum()
@@ -26,7 +29,7 @@ def require_law(weights: ArrayLike, name: str = "weights") -> Float:
         raise ValueError(
             f"{name} of shape {law.shape} were given: pass [N] numbers of at least 0 whose sum is finite and above 0."
         )
-    return law
+    return within_range(law)
 
 
 def probabilities(weights: ArrayLike) -> Float:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.attention import AttentionState, empty_state, merge_states, softmax_attention
+from socket_theory.attention import AttentionState, softmax_attention
 from socket_theory.claims.engine import Claim, Context, Measurement, worst
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.socket_lsh import Socket
 from socket_theory.hashing import MAX_PLANES, Codes, Planes, SignHash, hash_keys
+from socket_theory.states import empty_state, merge_states
 
 Float = NDArray[np.float64]
 Merge = Callable[[AttentionState, AttentionState], AttentionState]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from socket_theory.backend import callers_stream
+from socket_theory.array_types import callers_stream
 from socket_theory.checks import require_count, require_flag
 from socket_theory.estimators.baselines import head_uniforms, require_key
 from socket_theory.estimators.cache import Cache

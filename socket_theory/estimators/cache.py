@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from socket_theory.backend import Backend, callers_stream
+from socket_theory.array_types import callers_stream
+from socket_theory.backend import Backend
 from socket_theory.checks import read_array, require_finite
 from socket_theory.estimators.inputs import check_key_values, flatten_lead, per_sequence, require_same_index
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False)
 class Cache:
     """Made by `Method.prepare`; every operation returns a new one and leaves this one as it was.
+
+    With `capacity` an append to the newest cache writes behind its last token, in buffers the older ones share, and
+    costs as much as the new tokens; an append to an older or truncated one is made in a copy.
 
     But on a GPU an append that fits writes behind a cache's last token into the arrays it shares with those it came
     from: of two appended to one cache only the last holds, and an append to a truncated one overwrites what the longer
@@ -38,6 +42,7 @@ class Cache:
     center : array [B, Hkv, D] or None
         The offset subtracted from keys before hashing.
     capacity : int or None
+        Most slots it will ever hold. Without, every append copies the cache, on the CPU and on a GPU.
     array_type : str
         What the user passes and gets: "numpy", "torch", "cupy" or "torch-cuda".
     backend : Backend
@@ -80,7 +85,7 @@ class Cache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by keys, values and index."""
+        """Bytes of keys, values and index: on the CPU without the room that `capacity` reserves, on a GPU with it."""
         return sum(int(array.nbytes) for array in self.arrays.values())
 
     def append(self, keys: Any, values: Any) -> Cache:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from socket_theory.backend import array_type, resolve_backend, to_native
+from socket_theory.array_types import common_array_type, to_native
+from socket_theory.backend import resolve_backend
 from socket_theory.checks import read_array, require_count, require_finite, require_float
 
 if TYPE_CHECKING:
@@ -33,16 +34,6 @@ def check_key_values(keys: Any, values: Any) -> tuple[Any, Any, str]:
     if 0 in keys.shape or 0 in values.shape:
         raise ValueError(f"keys {tuple(keys.shape)} and values {tuple(values.shape)} are empty: pass a token at least.")
     return keys, values, kind
-
-
-def common_array_type(**arrays: Any) -> str:
-    """The one array type of all arguments that are not None, or TypeError naming the two that differ."""
-    found = {name: array_type(array, name) for name, array in arrays.items() if array is not None}
-    first, kind = next(iter(found.items()))
-    for name, other in found.items():
-        if other != kind:
-            raise TypeError(f"{first} is a {kind} array and {name} a {other} array: pass one kind.")
-    return kind
 
 
 def flatten_lead(array: Any, lead: int) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-from socket_theory.backend import Backend, array_type, callers_stream, resolve_backend, to_native
+from socket_theory.array_types import array_type, callers_stream, to_native
+from socket_theory.backend import Backend, resolve_backend
 from socket_theory.checks import require_finite
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
@@ -173,16 +174,15 @@ class Method:
 
         Raises
         ------
-        TypeError
-            For arrays of integers or quantised numbers, masked, sparse or nested ones, mixed array libraries, or an
-            argument the method does not use or needs.
-        ValueError
-            For a wrong shape or head ratio, NaN or infinity, or a cache of another method.
+        TypeError, ValueError
+            For arrays of integers or quantised numbers, masked, sparse or nested ones, mixed array libraries, an argument
+            the method does not use or needs; a wrong shape or head ratio, NaN, infinity, or a cache of another method.
         """
         step = Step.start(self, query, cache, sm_scale, out_dtype)
         self.check_key(key)
         if budget is not None:
             warn_of_forced(require_budget(budget), int(cache.spans[:, 1].min()))
+            step = replace(step, shared=budget.group == "shared")
         with callers_stream(cache.array_type):
             if budget is None:
                 indices = step.everything()

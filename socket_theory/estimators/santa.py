@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.backend import callers_stream
+from socket_theory.array_types import callers_stream
 from socket_theory.checks import require_count
 from socket_theory.estimators.baselines import head_uniforms, require_key
 from socket_theory.estimators.cache import Cache

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from socket_theory.backend import Backend
-from socket_theory.checks import require_flag, require_positive
+from socket_theory.checks import MIN_VALUE_NORM, require_flag, require_norms, require_positive
 from socket_theory.estimators.hashing_method import HashingMethod
 from socket_theory.estimators.method import refuse
 from socket_theory.estimators.step import Step
@@ -39,6 +41,18 @@ class SoftHashing(HashingMethod):
     @property
     def nominal_bits(self) -> int:
         return self.num_planes * self.num_tables
+
+
+def checked_norms(backend: Backend, values: Any, spans: Any) -> Any:
+    """|v| rounded to bfloat16 [B, Hkv, N], or ValueError for a vector too short to be told from zero."""
+    norms = backend.value_norms(values, spans)
+    lengths = np.asarray(backend.to_host(norms)).astype(np.float64)
+    for row, (start, length) in enumerate(np.asarray(spans).tolist()):
+        seen = slice(start, start + length)
+        if (lengths[row, :, seen] < MIN_VALUE_NORM).any():
+            # On the host, as a GPU may take the smallest numbers for zeros.
+            require_norms(lengths[row, :, seen], np.asarray(backend.to_host(values[row, :, seen])))
+    return norms
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,8 @@ class Socket(SoftHashing):
         about .4, for "tanh" below about 3.
     value_weight : bool
         Multiply score_i by the Euclidean norm of v_i rounded to bfloat16, as the released code does. 16 more bits a
-        token and KV head, 32 on a CPU. On the same model it made every setting worse.
+        token and KV head, 32 on a CPU. On the same model it made every setting worse. Value vectors are zero or at
+        least 1e-32 long then; shorter ones are refused.
     center_keys : bool
         Hash k_i - c instead of k_i, where c is the KV head's mean valid key at `prepare`, or its argument `center`;
         appended tokens use the same c. Softmax attention does not change when all keys are shifted, angles do. Free in
@@ -129,11 +144,12 @@ class Socket(SoftHashing):
 
     def index(self, backend: Backend, keys: Any, values: Any, spans: Any, planes: Any, center: Any) -> dict[str, Any]:
         codes = {"codes": backend.hash_keys(keys, spans, planes, center)}
-        return codes | ({"value_norms": backend.value_norms(values, spans)} if self.value_weight else {})
+        return codes | ({"value_norms": checked_norms(backend, values, spans)} if self.value_weight else {})
 
     def scores(self, step: Step, key: Key | None) -> Any:
         cache, backend = step.cache, step.cache.backend
+        shared = {"shared": True} if step.shared else {}
         scores = backend.soft_scores(
-            step.query, cache.arrays["codes"], cache.spans, cache.planes, self.query_map, self.temperature
+            step.query, cache.arrays["codes"], cache.spans, cache.planes, self.query_map, self.temperature, **shared
         )
-        return backend.weigh_scores(scores, cache.arrays["value_norms"]) if self.value_weight else scores
+        return backend.weigh_scores(scores, cache.arrays["value_norms"], **shared) if self.value_weight else scores

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from socket_theory.backend import Backend, callers_stream
+from socket_theory.array_types import callers_stream
+from socket_theory.backend import Backend
 from socket_theory.checks import require_count, require_flag
 from socket_theory.estimators.baselines import head_uniforms, require_key
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
 from socket_theory.estimators.method import refuse
-from socket_theory.estimators.socket_lsh import SoftHashing
+from socket_theory.estimators.socket_lsh import SoftHashing, checked_norms
 from socket_theory.estimators.step import Step
 from socket_theory.rng import Key
 from socket_theory.selection import Budget
@@ -62,7 +63,7 @@ class SocketSampling(SoftHashing):
         M >= 1. The variance of the draw falls as 1/M; value rows and time grow with M, rows drawn twice are read once.
     value_aware : bool
         Which of the two laws. 16 more index bits a token and KV head, 32 on a CPU; where every |v| is zero the law is
-        uniform.
+        uniform. Value vectors are zero or at least 1e-32 long for the value-aware one; shorter ones are refused.
 
     Raises
     ------
@@ -87,7 +88,7 @@ class SocketSampling(SoftHashing):
 
     def index(self, backend: Backend, keys: Any, values: Any, spans: Any, planes: Any, center: Any) -> dict[str, Any]:
         codes = {"codes": backend.hash_keys(keys, spans, planes, center)}
-        return codes | ({"value_norms": backend.value_norms(values, spans)} if self.value_aware else {})
+        return codes | ({"value_norms": checked_norms(backend, values, spans)} if self.value_aware else {})
 
     def attend(
         self,

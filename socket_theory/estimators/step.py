@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from socket_theory.backend import array_type, bfloat16, from_native, to_native
+from socket_theory.array_types import array_type, from_native, to_native
 from socket_theory.checks import (
     FLOAT_NAMES,
+    bfloat16,
     cast_output,
     require_finite,
     require_float,
@@ -32,6 +33,8 @@ class Step:
     cache: Cache
     sm_scale: float
     out_dtype: Any
+    shared: bool = False
+    """Whether the scores of a KV head's query heads are to be added, so that they must be on one scale."""
 
     @classmethod
     def start(cls, method: Method, query: Any, cache: Cache, sm_scale: float | None, out_dtype: Any | None) -> Step:

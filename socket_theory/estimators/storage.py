@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from socket_theory.backend import Backend, bfloat16, resolve_backend
-from socket_theory.checks import require_float
+from socket_theory.backend import Backend, resolve_backend
+from socket_theory.checks import bfloat16, require_float
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.inputs import check_capacity, make_spans
 from socket_theory.estimators.method import Method

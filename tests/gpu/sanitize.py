@@ -22,7 +22,7 @@ from socket_gpu.backend import CupyBackend
 from socket_gpu.decode import DecodePlan
 from socket_gpu.santa import SantaPlan
 from socket_theory import Budget, HardLSH, Key, Santa, Socket
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 from socket_theory.estimators.hashing_method import HashingMethod
 
 KEY = Key.from_seed(53)

@@ -7,7 +7,7 @@ import pytest
 
 from socket_theory import Budget, Santa, Socket
 from socket_theory.attention import softmax_attention
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 from socket_theory.hashing import hash_keys, round_to_bfloat16
 from socket_theory.numpy_backend import NumpyBackend
 from socket_theory.rng import uniform

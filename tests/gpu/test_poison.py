@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from socket_theory import Budget, HardLSH, Santa, Socket
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 
 pytestmark = pytest.mark.gpu
 # Written by the run before and read by the next one: these carry state and are not scratch.

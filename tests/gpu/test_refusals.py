@@ -5,7 +5,7 @@ import pytest
 
 from socket_gpu.decode import DecodePlan
 from socket_theory import Budget, Dense, Key, Socket
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 from socket_theory.numpy_backend import NumpyBackend
 from socket_theory.testing import TOLERANCES, assert_close
 

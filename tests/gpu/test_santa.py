@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from socket_theory import Santa
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 from socket_theory.rng import uniform
 from socket_theory.testing import assert_close
 from socket_theory.tile_sampling import flash_budgets

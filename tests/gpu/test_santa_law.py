@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from socket_theory import Santa
-from socket_theory.backend import bfloat16
 from socket_theory.bounds import SamplingSpread, flash_spread, plain_spread, prop_spread
+from socket_theory.checks import bfloat16
 from socket_theory.claims.engine import TOTAL_FALSE_ALARM
 from socket_theory.value_sampling_moments import prop_bias, systematic_covariance
 

@@ -5,7 +5,7 @@ import pytest
 
 from socket_theory import Budget, HardLSH, Key, Socket
 from socket_theory.attention import softmax_attention
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 from socket_theory.hashing import hash_keys, project_query
 from socket_theory.numpy_backend import NumpyBackend
 from socket_theory.testing import assert_close, relative_rms, rounding_margin

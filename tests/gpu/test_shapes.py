@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from socket_theory import Budget, HardLSH, Socket
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 from socket_theory.estimators.step import Step
 from socket_theory.hashing import apply_query_map, hash_keys, project_query
 from socket_theory.numpy_backend import NumpyBackend

@@ -7,8 +7,8 @@ import pytest
 
 from socket_gpu import missing_requirement
 from socket_theory import Budget, Dense, Key, Socket
-from socket_theory.backend import Backend, array_type, resolve_backend
-from socket_theory.estimators.inputs import common_array_type
+from socket_theory.array_types import array_type, common_array_type
+from socket_theory.backend import Backend, resolve_backend
 from socket_theory.numpy_backend import NumpyBackend
 
 KEY = Key.from_seed(9)

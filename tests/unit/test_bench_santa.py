@@ -20,7 +20,7 @@ from socket_gpu.bench.inputs import QUERIES, Inputs
 from socket_gpu.santa import SantaPlan
 from socket_theory import Key, Santa
 from socket_theory.attention import attention_logits
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 from socket_theory.rng import uniform
 from socket_theory.tile_sampling import flash_budgets, tiled_counts
 

@@ -16,7 +16,7 @@ from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import QUERIES, Inputs
 from socket_gpu.bench.rows import Row, row_records
 from socket_theory import Key, Santa
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 from socket_theory.evaluate.capture import Capture
 
 LAYERS, HEADS, KV_HEADS, TOKENS, DIM = 3, 6, 2, 100, 8

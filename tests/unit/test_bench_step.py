@@ -17,7 +17,7 @@ from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import QUERIES, Inputs
 from socket_gpu.layout import CodeLayout
 from socket_theory import Budget, Key, Socket
-from socket_theory.backend import bfloat16
+from socket_theory.checks import bfloat16
 
 SHAPE = Shape(2, 4, 2, 320, head_dim=32)
 LAYOUT = CodeLayout(60, 10)

@@ -132,3 +132,55 @@ def test_a_temperature_whose_weights_underflow_still_ranks_by_them():
     chosen = np.take_along_axis(logs, best[..., None], axis=-1)[..., 0]
     assert (chosen >= logs.max(-1) - 1e-6).all()
     assert not np.array_equal(best, np.full((2, 4), 29))
+
+
+def grown(cache, first, count=1):
+    """The cache with tokens `first` to `first + count` of a second text behind it."""
+    new = -KEYS[:, :, first : first + count], -VALUES[:, :, first : first + count]
+    return cache.append(*new)
+
+
+@pytest.mark.parametrize("spans", [{}, {"kv_start": [4, 0], "kv_len": [26, 17]}], ids=["whole", "ragged"])
+@pytest.mark.parametrize("capacity", [None, 40])
+def test_caches_of_one_origin_are_values_however_they_grow(spans, capacity):
+    method = Socket(num_tables=5, value_weight=True)
+    prepared = method.prepare(KEYS, VALUES, key=KEY, capacity=capacity, **spans)
+    one = grown(prepared, 0)
+    family = [prepared, one, grown(one, 1, 3), grown(prepared, 7), grown(one.truncate(12), 5, 4), one.take([1, 0])]
+    family += [grown(family[2], 9), grown(family[5], 3, 2), grown(family[3], 2), grown(prepared.truncate(3), 1)]
+
+    def answers():
+        return [method.attend(QUERY, cache, budget=BUDGET) for cache in family]
+
+    def alone(cache):
+        rows = [(row, start, start + length) for row, (start, length) in enumerate(cache.spans)]
+        made = [[a[row, :, start:stop] for a in (cache.keys, cache.values)] for row, start, stop in rows]
+        return [method.prepare(*arrays, planes=cache.planes) for arrays in made]
+
+    before = answers()
+    for cache, answer in zip(family, before, strict=True):
+        for row, single in enumerate(alone(cache)):
+            np.testing.assert_array_equal(method.attend(QUERY[row], single, budget=BUDGET).value, answer.value[row])
+            start, stop = cache.spans[row, 0], cache.spans[row].sum()
+            for name in ("codes", "value_norms"):
+                np.testing.assert_array_equal(cache.arrays[name][row, ..., start:stop], single.arrays[name][0])
+    for cache in family:
+        if capacity is None or int(cache.spans.sum(axis=1).max()) < capacity:
+            grown(cache, 20)
+    for earlier, later in zip(before, answers(), strict=True):
+        np.testing.assert_array_equal(earlier.value, later.value)
+        np.testing.assert_array_equal(earlier.indices, later.indices)
+
+
+def test_with_capacity_an_append_to_the_newest_cache_copies_no_other_token():
+    method = Socket(num_tables=5, value_weight=True)
+    cache = method.prepare(KEYS, VALUES, key=KEY, capacity=40)
+    longer = grown(grown(cache, 0), 1, 2)
+    for name, array in cache.arrays.items():
+        assert np.shares_memory(array, longer.arrays[name])
+        assert not np.shares_memory(array, grown(cache, 3).arrays[name])
+        with pytest.raises(ValueError, match="read-only"):
+            longer.arrays[name][0] = 1
+    assert longer.nbytes * 30 == cache.nbytes * 33
+    whole = method.prepare(KEYS, VALUES, key=KEY)
+    assert cache.nbytes == whole.nbytes

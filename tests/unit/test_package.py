@@ -27,7 +27,7 @@ LAYERS = (
     {"integrations"},
     {"estimators", "__init__"},
     {"bounds"},
-    {"backend", "numpy_backend"},
+    {"backend", "numpy_backend", "states"},
 )
 REFERENCE = [path for path in MODULES if path.is_relative_to(ROOT / "socket_theory")]
 PARTS = {path.relative_to(ROOT / "socket_theory").parts[0].removesuffix(".py") for path in REFERENCE}
