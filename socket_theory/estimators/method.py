@@ -175,8 +175,8 @@ class Method:
         Raises
         ------
         TypeError, ValueError
-            For arrays of integers or quantised numbers, masked, sparse or nested ones, mixed array libraries, an argument
-            the method does not use or needs; a wrong shape or head ratio, NaN, infinity, or a cache of another method.
+            For arrays of integers or quantised numbers, masked, sparse or nested ones, mixed array libraries, or an
+            argument the method does not use or needs; a wrong shape or head ratio, NaN, or a cache of another method.
         """
         step = Step.start(self, query, cache, sm_scale, out_dtype)
         self.check_key(key)
