@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from socket_theory.evaluate.capture import Capture
 from socket_theory.rng import Key
+from socket_theory.workers import results_of
 
 
 def require_layers(layers: Sequence[int] | None, count: int) -> Sequence[int]:
@@ -31,11 +32,11 @@ def each_layer(
 ) -> list[Any]:
     """measure(q, k, v, positions, *arguments, key) of each chosen layer, in order, all of them for `layers=None`.
 
-    Layers go through `joblib.Parallel()`, so `joblib.parallel_config` decides where they run. The key is the seed's,
+    Layers go through joblib, so `joblib.parallel_config` decides where they run. The key is the seed's,
     folded with the layer. Raises ValueError if a layer is not in the capture.
     """
     key = Key.from_seed(seed)
-    work = (
+    work = [
         joblib.delayed(measure)(
             capture.q[layer],
             capture.k[layer],
@@ -45,9 +46,9 @@ def each_layer(
             key.fold_in("layer", layer),
         )
         for layer in require_layers(layers, len(capture.q))
-    )
+    ]
     results = []
-    for result in joblib.Parallel(return_as="generator")(work):
+    for result in results_of(work):
         results.append(result)
         on_layer()
     return results
