@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from socket_theory.claims.engine import Claim
 
 
-class ClaimID(click.ParamType):
+class ClaimID(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
     """An ID or a family's letter, in any case, which a shell completes."""
 
     name = "id"

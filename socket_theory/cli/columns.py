@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -45,7 +46,7 @@ def print_fitted(console: Console, columns: Sequence[Column], rows: Sequence[Seq
         width = min(column.width(entries), column.least_width(entries) + room)
         room -= width - column.least_width(entries)
         whole = column.least is None or column.elide
-        justify = "right" if column.right and column.least is None else "left"
+        justify: Literal["left", "right"] = "right" if column.right and column.least is None else "left"
         table.add_column(
             column.heading, justify=justify, no_wrap=whole, overflow="ellipsis" if whole else "fold", width=width
         )

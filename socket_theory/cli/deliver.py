@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import StringIO
 from typing import IO, Any
 
 import click
@@ -29,6 +30,8 @@ def deliver(files: Sequence[tuple[Output | None, Content]], show: Callable[[Cons
         try:
             made = content()
             output.write(made.encode())
+            if not output.descriptor:
+                say(f"Wrote {output}.")
         except OSError as error:
             stream = sys.stdout if output.is_standard_output else None
             delivered = _excused(error, f"{str(output)!r} could not be written", stream) and delivered
@@ -38,12 +41,10 @@ def deliver(files: Sequence[tuple[Output | None, Content]], show: Callable[[Cons
 
 def drawn(show: Callable[[Console], None], piped_width: int, aside: bool = False) -> str:
     """What `show` prints to a console as wide as the stream's terminal, as text."""
-    console = Console(highlight=False, stderr=aside)
-    if not console.is_terminal:
-        console = Console(highlight=False, stderr=aside, width=piped_width)
-    with console.capture() as capture:
-        show(console)
-    return capture.get()
+    terminal, text = Console(stderr=aside), StringIO()
+    width = terminal.width if terminal.is_terminal else piped_width
+    show(Console(file=text, force_terminal=terminal.is_terminal, width=width, highlight=False))
+    return text.getvalue()
 
 
 def emit(text: str, aside: bool = False) -> bool:

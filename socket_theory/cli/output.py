@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,17 +69,18 @@ class Output:
             return
         if target.exists():
             _require(target.is_file(), f"{str(self)!r} is neither a file nor a pipe: pass the name of a file.")
-            target.open("ab").close()
+            with target.open("ab"):
+                pass
         partial = partial_name(target)
-        partial.open("xb").close()
+        with partial.open("xb"):
+            pass
         partial.unlink()
 
     def write(self, content: bytes) -> None:
         """Put `content` there: a file is replaced as a whole, a pipe or a device gets the bytes."""
         if self.is_standard_output:
-            stream = click.get_binary_stream("stdout")
-            stream.write(content)
-            stream.flush()
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
         elif self.descriptor is not None:
             with open(os.dup(self.descriptor), "wb") as file:
                 file.write(content)
@@ -90,7 +92,7 @@ class Output:
                 file.write(content)
 
 
-class OutputFile(click.ParamType):
+class OutputFile(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
     """An option's value as an Output. What cannot be written is a usage error, so nothing is run for it."""
 
     name = "file"

@@ -143,7 +143,7 @@ def test_an_unknown_claim_names_the_nearest_ones() -> None:
 def test_an_unwritable_json_file_is_refused_before_anything_runs(tmp_path: Path) -> None:
     result = invoke("verify", *FAST, "--json", str(tmp_path / "missing" / "result.json"))
     assert result.exit_code == 2
-    assert "No such file" in result.output
+    assert "is no directory: make it first." in result.output
 
 
 def test_claims_lists_id_title_statement_and_source(tmp_path: Path) -> None:
