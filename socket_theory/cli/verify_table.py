@@ -28,6 +28,8 @@ _COLUMNS = (
 
 def print_results(results: Sequence[Result], claims: Sequence[Claim], console: Console) -> None:
     """The table, then what was not measured and further numbers."""
+    if not results:
+        return
     titles = {claim.id: claim.title for claim in claims}
     print_fitted(console, _COLUMNS, [_cells(result, titles[result.id]) for result in results])
     for result in results:

@@ -217,6 +217,8 @@ command.evaluate_group({arguments!r})
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell's background job ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("started-*")) and process.poll() is None and time.monotonic() < deadline:
