@@ -26,7 +26,7 @@ def printed(to: Console) -> list[str]:
     return to.file.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
 def test_the_tables_of_an_evaluation_fit_and_keep_method_and_error(width: int) -> None:
     settings = {"query_map": "tanh_scaled", "temperature": 0.4, "value_weight": True, "center_keys": True}
     rows = [Row(method, settings, 600, 672, 0.05, 0.5, 0.5, 0.123, 0.9, 0.01) for method in METHODS]

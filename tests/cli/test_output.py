@@ -20,6 +20,8 @@ from socket_theory.cli.output import OutputFile
 from socket_theory.cli.repeating import repeating_command
 
 CLAIM = ("verify", "--claim", "C4", "--jobs", "1")
+SMALL = "--tokens 50 --head-dim 8 --trials 2 --ks 2 --planes 2 --tables 3"
+ONE_WORKER = {"LOKY_MAX_CPU_COUNT": "1"}
 NOT_UTF8 = os.fsdecode(b"caf\xe9 'x")
 
 
@@ -131,13 +133,13 @@ def test_the_command_that_repeats_a_run_is_what_a_shell_reads() -> None:
     ("redirection", "code", "errors"),
     [("| head -1", 0, ""), ("> /dev/full", 1, "Error: the results could not be printed: No space left on device.\n")],
 )
-@pytest.mark.parametrize("command", ["claims", "evaluate ranking --tokens 50 --head-dim 8 --trials 2 --ks 2"])
+@pytest.mark.parametrize("command", ["claims", f"evaluate ranking {SMALL}"])
 def test_files_are_written_whatever_becomes_of_the_terminal(
     command: str, redirection: str, code: int, errors: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "out.json"
     line = f"set -o pipefail; {sys.executable} -m socket_theory {command} --json {path} {redirection}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=os.environ | ONE_WORKER)
     said = [text for text in done.stderr.splitlines(True) if not text.startswith(("Wrote ", "ranking "))]
     assert (done.returncode, "".join(said)) == (code, errors)
     assert json.loads(path.read_text())
@@ -145,11 +147,10 @@ def test_files_are_written_whatever_becomes_of_the_terminal(
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_characters_that_a_terminal_lacks_are_replaced(encoding: str) -> None:
-    small = ["--tokens", "50", "--head-dim", "8", "--trials", "2", "--ks", "2", "--planes", "2", "--tables", "3"]
     done = subprocess.run(
-        [sys.executable, "-m", "socket_theory", "evaluate", "ranking", *small],
+        [sys.executable, "-m", "socket_theory", "evaluate", "ranking", *SMALL.split()],
         capture_output=True,
-        env=os.environ | {"PYTHONIOENCODING": encoding},
+        env=os.environ | ONE_WORKER | {"PYTHONIOENCODING": encoding},
     )
     assert done.returncode == 0, done.stderr
     assert b"tanh ?=0.4" in done.stdout

@@ -98,10 +98,13 @@ def test_an_interrupt_while_workers_start_shows_no_traceback(tmp_path: Path) -> 
 
 
 def test_an_evaluation_without_its_worker_ends_in_a_sentence(tmp_path: Path) -> None:
-    program = "import os; import socket_theory.evaluate.ranking as r; r.run_trial = lambda *_: os.kill(os.getpid(), 9);"
-    program += (
-        "from socket_theory.cli import main; main(['evaluate', 'ranking', '--trials', '2', '--json', 'out.json'])"
-    )
+    program = """
+import os, socket_theory.evaluate.ranking as ranking
+from socket_theory.cli import main
+
+ranking.run_trial = lambda *_: os.kill(os.getpid(), 9)
+main("evaluate ranking --trials 2 --json out.json".split())
+"""
     environment = os.environ | {"LOKY_MAX_CPU_COUNT": "2"}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
