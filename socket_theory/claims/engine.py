@@ -178,14 +178,18 @@ def run(claim: Claim, key: Key, effort: Effort, claims_in_run: int) -> Result:
 
 
 def select(claims: Sequence[Claim], pattern: str) -> tuple[Claim, ...]:
-    """The claims of an exact ID and its dotted children, or of a bare letter. Raises ValueError where there is none."""
+    """The claims of an exact ID and its dotted children, or of a bare letter, in any case.
+
+    Raises ValueError where there is none.
+    """
+    wanted = pattern[:1].upper() + pattern[1:].lower()
 
     def matches(name: str) -> bool:
-        return name == pattern or name.startswith(f"{pattern}.") or (len(pattern) == 1 and name[0] == pattern)
+        return name == wanted or name.startswith(f"{wanted}.") or (len(wanted) == 1 and name[0] == wanted)
 
     chosen = tuple(claim for claim in claims if matches(claim.id))
     if not chosen:
-        near = get_close_matches(pattern, [claim.id for claim in claims], n=4, cutoff=0.3)
+        near = get_close_matches(wanted, [claim.id for claim in claims], n=4, cutoff=0.3)
         hint = f"the nearest are {', '.join(near)}" if near else "`socket-theory claims` lists them"
         raise ValueError(f"there is no claim {pattern!r}: {hint}.")
     return chosen

@@ -37,6 +37,7 @@ from socket_theory.claims import (
 )
 from socket_theory.claims.engine import Claim, Effort, Result, run
 from socket_theory.rng import Key
+from socket_theory.workers import results_of
 
 _FAMILIES = (
     core,
@@ -89,14 +90,10 @@ def verify(
     """The results of `claims`, each as soon as it is known.
 
     No joblib backend is named, so `joblib.parallel_config(backend="dask")` or `"ray"` spreads the work;
-    `n_jobs` None leaves the number of workers to it too (one, without it). A backend that cannot hand over results one
-    by one, as those made from `multiprocessing`, hands over all at the end.
+    `n_jobs` None leaves the number of workers to it too (one, without it), and no more are started than there are
+    claims. A backend that cannot hand over results one by one, as those made from `multiprocessing`, hands over all at
+    the end. Where a worker is killed, `concurrent.futures.process.BrokenProcessPool` is raised after what was finished.
     """
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
-    work = (delayed(run_by_id)(claim.id, key, effort) for claim in claims)
-    try:
-        parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    except ValueError:
-        parallel = Parallel(n_jobs=n_jobs)
-    yield from parallel(work)
+    yield from results_of([delayed(run_by_id)(claim.id, key, effort) for claim in claims], n_jobs, ordered=False)

@@ -6,13 +6,14 @@ import click
 
 from socket_theory import __version__
 from socket_theory.cli.bench import bench_group
+from socket_theory.cli.deliver import Commands
 from socket_theory.cli.evaluate import evaluate_group
 from socket_theory.cli.fetch import fetch_command
 from socket_theory.cli.ranking import ranking_command
 from socket_theory.cli.verify import claims_command, verify_command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="socket-theory")
 def main() -> None:
     """Attention estimators you can trust: check the theorems, fetch a model, evaluate on real attention."""

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from socket_gpu import missing_requirement
 from socket_gpu.bench.cases import GROUP_NAMES
+from socket_theory.cli.columns import Column, print_fitted
+from socket_theory.cli.deliver import deliver, say
 from socket_theory.cli.messages import plain_messages
+from socket_theory.cli.output import Output, json_option, json_text
 from socket_theory.evaluate.capture import Capture, load_capture
 from socket_theory.evaluate.provenance import source_commit
-from socket_theory.files import replacing
 
 _PIPED_WIDTH = 150
+_COLUMNS = (
+    *(Column("method", right=False), Column("settings", least=10), Column("batch", drop=6), Column("heads", drop=5)),
+    *(Column("tokens"), Column("kept", drop=2), Column("µs"), Column("quartiles", drop=4), Column("× dense", drop=1)),
+    *(Column("bandwidth", drop=3), Column("stages, µs", drop=7, least=16)),
+)
 _Announce = Callable[[str], None]
 
-_JSON = click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here."
-)
 _CAPTURE = click.option(
     "--capture",
     "capture_path",
@@ -51,10 +53,10 @@ def bench_group() -> None:
     help="One group of rows; repeat for more. All by default.",
 )
 @_CAPTURE
-@_JSON
+@json_option
 @_COMMIT
 def decode_command(
-    groups: tuple[str, ...], capture_path: Path | None, json_path: Path | None, commit: str | None
+    groups: tuple[str, ...], capture_path: Path | None, json_output: Output | None, commit: str | None
 ) -> None:
     """Time SOCKET's decode step, its index and dense attention: graph replay, cold L2 cache, median of 50.
 
@@ -66,14 +68,14 @@ def decode_command(
     def bench(known: str, announce: _Announce) -> dict[str, Any]:
         return bench_decode(groups or GROUP_NAMES, _loaded(capture_path), known, announce)
 
-    _run(bench, json_path, commit)
+    _run(bench, json_output, commit)
 
 
 @bench_group.command("santa")
 @_CAPTURE
-@_JSON
+@json_option
 @_COMMIT
-def santa_command(capture_path: Path | None, json_path: Path | None, commit: str | None) -> None:
+def santa_command(capture_path: Path | None, json_output: Output | None, commit: str | None) -> None:
     """Time SANTA's decode step beside dense attention: graph replay, cold L2 cache, median of 50.
 
     Exits with 1, and shows no speed, if any result fails its gate, and with 2 without a usable GPU.
@@ -84,7 +86,7 @@ def santa_command(capture_path: Path | None, json_path: Path | None, commit: str
     def bench(known: str, announce: _Announce) -> dict[str, Any]:
         return bench_santa(_loaded(capture_path), known, announce)
 
-    _run(bench, json_path, commit)
+    _run(bench, json_output, commit)
 
 
 def _loaded(capture_path: Path | None) -> Capture | None:
@@ -97,33 +99,23 @@ def _require_gpu() -> None:
         raise _NoGpuError(f"the benchmark needs a GPU, and {missing}")
 
 
-def _run(bench: Callable[[str, _Announce], dict[str, Any]], json_path: Path | None, commit: str | None) -> None:
-    """Print what `bench` finds for the commit, and write it where asked; what goes wrong is said in one line."""
+def _run(bench: Callable[[str, _Announce], dict[str, Any]], json_output: Output | None, commit: str | None) -> None:
+    """Write what `bench` finds for the commit where asked, and print it; what goes wrong is said in one line."""
     with plain_messages():
         known = commit or source_commit()
         if known is None:
-            raise ValueError("this copy of the source has no git history to name its commit: pass --commit HASH.")
-        result = bench(known, lambda case: click.echo(f"measuring {case}", err=True))
-        try:
-            _print_result(result)
-        finally:
-            if json_path:
-                with replacing(json_path) as file:
-                    file.write(json.dumps(result, indent=1, allow_nan=False).encode() + b"\n")
+            raise click.UsageError("this copy of the source has no git history to name its commit: pass --commit HASH.")
+        result = bench(known, lambda case: say(f"measuring {case}"))
+        files = [(json_output, lambda: json_text(result))]
+        delivered = deliver(files, lambda console: _print_result(result, console), _PIPED_WIDTH)
+    click.get_current_context().exit(0 if delivered else 1)
 
 
-def _print_result(result: dict[str, Any]) -> None:
-    terminal = Console(highlight=False, markup=False)
-    console = terminal if terminal.is_terminal else Console(highlight=False, markup=False, width=_PIPED_WIDTH)
+def _print_result(result: dict[str, Any], console: Console) -> None:
     read, copy = result["read_bandwidth_tb_s"], result["copy_bandwidth_tb_s"]
-    console.print(f"{result['device']}, driver {result['driver']}: reads {read:.2f} TB/s, copies {copy:.2f} TB/s.")
-    table = Table("method", "settings", box=None, pad_edge=False)
-    for heading in ("batch", "heads", "tokens", "kept", "µs", "quartiles", "× dense", "bandwidth"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("stages, µs")
-    for row in result["rows"]:
-        table.add_row(*_cells(row))
-    console.print(table)
+    line = f"{result['device']}, driver {result['driver']}: reads {read:.2f} TB/s, copies {copy:.2f} TB/s."
+    console.print(line, markup=False)
+    print_fitted(console, _COLUMNS, [_cells(row) for row in result["rows"]])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,13 @@ from typing import Any
 import click
 import joblib
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from socket_theory.cli.attention_tables import print_tables
+from socket_theory.cli.attention_tables import PIPED_WIDTH, print_tables
+from socket_theory.cli.deliver import deliver
 from socket_theory.cli.messages import plain_messages
-from socket_theory.cli.report_file import repeating_command, report_option, write_report
+from socket_theory.cli.output import Output, json_option, json_text, report_option
+from socket_theory.cli.repeating import repeating_command
+from socket_theory.cli.stages import Start, stages
 from socket_theory.evaluate.accuracy import Row, evaluate_attention
 from socket_theory.evaluate.capture import Capture, load_capture
 from socket_theory.evaluate.layers import require_layers
@@ -25,7 +26,7 @@ from socket_theory.evaluate.provenance import source_commit, versions
 from socket_theory.evaluate.sampled_attention import evaluate_sampling
 from socket_theory.evaluate.sweep import best_socket, sweep
 from socket_theory.evaluate.weights import find_weights
-from socket_theory.files import file_sha256, replacing
+from socket_theory.files import file_sha256
 from socket_theory.selection import Budget
 
 SCHEMA = 1
@@ -49,7 +50,7 @@ def evaluate_group() -> None:
 @click.option("--window", default=64, show_default=True, help="Last tokens that are always kept.")
 @click.option("--layers", help="Comma-separated layers to evaluate; all by default.")
 @click.option("--seed", default=0, show_default=True, help="Of the hyperplanes and of every draw.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the results here.")
+@json_option
 @report_option
 @click.option("--commit", help="Recorded with the results; by default the commit of this source tree.")
 @click.pass_context
@@ -64,8 +65,8 @@ def attention_command(
     window: int,
     layers: str | None,
     seed: int,
-    json_path: Path | None,
-    report_path: Path | None,
+    json_output: Output | None,
+    report_output: Output | None,
     commit: str | None,
 ) -> None:
     """Relative output error of every method against exact attention, at 8 positions of a text.
@@ -77,28 +78,31 @@ def attention_command(
     if qkv and (model or text or context):
         raise click.UsageError("--qkv brings its own tokens: leave out --model, --text and --context.")
     chosen = _parse_layers(layers)
-    with plain_messages(), _progress() as progress:
+    with plain_messages(fraction="--density"), stages() as start:
         budget = Budget(fraction=density, sink=sink, window=window)
         if qkv:
             capture, hashes = load_capture(qkv), {"model_sha256": file_sha256(qkv), "text_sha256": None}
         else:
-            capture, hashes = _capture(model or "smollm2", text, context or CONTEXT, chosen, progress)
+            capture, hashes = _capture(model or "smollm2", text, context or CONTEXT, chosen, start)
         used = require_layers(chosen, capture.layers.tolist())
-        task = progress.add_task("attention", total=len(used) * (3 if report_path else 2))
+        layer_count = "one layer" if len(used) == 1 else f"{len(used)} layers"
 
-        def advance() -> None:
-            progress.advance(task)
+        def stage(name: str) -> Callable[[], None]:
+            return start(f"{name}, {layer_count}", len(used))
 
         sweeps: dict[str, list[Row]] = {}
         with joblib.parallel_config(n_jobs=-1):
+            advance = stage("comparing methods")
             rows = evaluate_attention(capture, budget, seed=seed, layers=used, on_layer=advance)
+            advance = stage("sampling values and scores")
             sampled, variance = evaluate_sampling(capture, seed=seed, layers=used, on_layer=advance)
-            if report_path:
+            if report_output:
+                advance = stage("comparing densities and sizes")
                 sweeps = sweep(capture, budget, best_socket(rows), seed=seed, layers=used, on_layer=advance)
         record = {
             "schema": SCHEMA,
             "seed": seed,
-            "model": qkv.name if qkv else Path(model or "smollm2").name,
+            "model": click.format_filename(qkv.name if qkv else Path(model or "smollm2").name),
             **hashes,
             "context": capture.k.shape[2],
             "layers": used,
@@ -112,21 +116,18 @@ def attention_command(
             "variance_curves": _plain(variance),
             **{name: _plain(part) for name, part in sweeps.items()},
         }
-        print_tables(rows, sampled, variance)
-        if json_path:
-            with replacing(json_path) as file:
-                file.write(json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
-        if report_path:
-            from socket_theory.report.attention_page import attention_report
 
-            command = repeating_command(click_context, "json_path", "commit")
-            write_report(report_path, attention_report(record, command=command))
+    def page() -> str:
+        from socket_theory.report.attention_page import attention_report
 
+        return attention_report(record, command=repeating_command(click_context, "commit"))
 
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    def show(console: Console) -> None:
+        print_tables(rows, sampled, variance, console)
+
+    with plain_messages():
+        delivered = deliver([(json_output, lambda: json_text(record)), (report_output, page)], show, PIPED_WIDTH)
+    click_context.exit(0 if delivered else 1)
 
 
 def _parse_layers(given: str | None) -> list[int] | None:
@@ -145,14 +146,13 @@ def _plain(results: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _capture(
-    model: str, text: Path | None, context: int, layers: list[int] | None, progress: Progress
+    model: str, text: Path | None, context: int, layers: list[int] | None, start: Start
 ) -> tuple[Capture, dict[str, str | None]]:
     weights = find_weights(model)
     if layers is not None:
         require_layers(layers, attention_layers(weights))
     words = read_text(text) if text else default_text()
-    task = progress.add_task("prefill", total=None)
-    capture = capture_text(weights, words, context=context, count=POSITIONS, on_layer=lambda: progress.advance(task))
-    progress.remove_task(task)
+    advance = start(f"reading {context} tokens through the model, or from the cache", None)
+    capture = capture_text(weights, words, context=context, count=POSITIONS, on_layer=advance)
     text_sha256 = hashlib.sha256(words.encode()).hexdigest()
     return capture, {"model_sha256": weights_sha256(weights), "text_sha256": text_sha256}

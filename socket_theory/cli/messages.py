@@ -3,13 +3,54 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
-INTERRUPTED = 130
+from socket_theory.cli.deliver import say
+
+WORKER_KILLED = "A worker process was killed, most likely because the memory ran out"
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM and SIGHUP end what runs within as Ctrl-C does: by Stopped. A signal that was ignored stays ignored."""
+
+    def stop(number: int, _: Any) -> None:
+        raise Stopped(number)
+
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    replaced = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) in usual}
+    for number in replaced:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """128 and the number of the signal."""
+    return interrupt.exit_code if isinstance(interrupt, Stopped) else 128 + signal.SIGINT
 
 
 def quiet_cleanup() -> None:
@@ -22,23 +63,45 @@ def quiet_cleanup() -> None:
     os.environ["PYTHONWARNINGS"] = ",".join([*filter(None, given), *([] if wanted in given else [wanted])])
 
 
-def _say(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"Warning: {message}", err=True)
+def _tell(message: Warning | str, *_: object, **__: object) -> None:
+    say(f"Warning: {message}")
 
 
 @contextmanager
-def plain_messages() -> Iterator[None]:
-    """Sentences of this library become the command's error (exit code 1) or a line of warning; Ctrl-C leaves one line
-    and exit code 130."""
+def plain_messages(**options: str) -> Iterator[None]:
+    """Sentences of this library become the command's error or a line of warning, a signal one line and the exit code
+    128 + its number.
+
+    Where a sentence names an argument that came from an option, the option is named in its place and the exit code is 2
+    instead of 1. `options` gives the option of an argument whose name is not the parameter's: fraction="--density".
+    """
     quiet_cleanup()
     try:
-        with warnings.catch_warnings():
+        with stoppable(), warnings.catch_warnings():
             # Told and never raised, whatever filters were set: a warning must not end a run.
             warnings.simplefilter("default", UserWarning)
-            warnings.showwarning = _say
+            warnings.showwarning = _tell
             yield
     except (ValueError, TypeError, ImportError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        click.echo("Interrupted: nothing unfinished was kept.", err=True)
-        raise SystemExit(INTERRUPTED) from None
+        sentence = _with_options(str(error), options)
+        raise (click.ClickException if sentence == str(error) else click.UsageError)(sentence) from error
+    except MemoryError as error:
+        raise click.ClickException(f"the memory ran out. {error}".strip()) from error
+    except BrokenProcessPool:
+        hint = "LOKY_MAX_CPU_COUNT=1 in the environment runs one worker at a time."
+        raise click.ClickException(f"{WORKER_KILLED}: nothing was kept. {hint}") from None
+    except KeyboardInterrupt as interrupt:
+        say("Interrupted: nothing unfinished was kept.")
+        raise SystemExit(exit_code(interrupt)) from None
+
+
+def _with_options(sentence: str, options: dict[str, str]) -> str:
+    """`layers=[0, 5] were given` as `--layers 0,5 were given`."""
+    context = click.get_current_context(silent=True)
+    own = context.command.params if context else []
+    names = {str(option.name): option.opts[0] for option in own if isinstance(option, click.Option)} | options
+
+    def renamed(found: re.Match[str]) -> str:
+        return f"{names[found[1]]} {(found[2] or '').strip('[]').replace(' ', '')}"
+
+    return re.sub(rf"\b({'|'.join(map(re.escape, names))})=(\[[-\d, ]*\])?", renamed, sentence) if names else sentence

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 
-from socket_theory.cli.messages import INTERRUPTED, plain_messages, quiet_cleanup
-from socket_theory.cli.report_file import repeating_command, report_option, write_report
-from socket_theory.cli.verify_table import print_results
+from socket_theory.cli.claim_id import ClaimID, chosen_claims
+from socket_theory.cli.deliver import deliver, say
+from socket_theory.cli.messages import WORKER_KILLED, exit_code, plain_messages
+from socket_theory.cli.output import Output, json_option, report_option
+from socket_theory.cli.repeating import repeating_command
+from socket_theory.cli.stages import stages
+from socket_theory.cli.verify_table import PIPED_WIDTH, print_results
 from socket_theory.rng import Key
 
 if TYPE_CHECKING:
     from socket_theory.claims.engine import Claim, Effort, Result
-
-_json_option = click.option(
-    "json_file",
-    "--json",
-    type=click.File("w", lazy=False),
-    metavar="FILE",
-    help="Also write the result as JSON; with - it goes to the standard output, and all else to the error output.",
-)
 
 
 def _require_jobs(context: click.Context, parameter: click.Parameter, jobs: int) -> int:
@@ -34,9 +30,20 @@ def _require_jobs(context: click.Context, parameter: click.Parameter, jobs: int)
     return jobs
 
 
+def _name_the_option(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> None:
+    if words:
+        options = " ".join(f"--claim {word}" for word in words)
+        raise click.UsageError(f"{' '.join(words)!r} was given without an option: to check a claim, pass {options}.")
+
+
 @click.command("verify")
 @click.option(
-    "patterns", "--claim", multiple=True, metavar="ID", help="An ID, or a letter for its family; repeat for more."
+    "patterns",
+    "--claim",
+    multiple=True,
+    type=ClaimID(),
+    metavar="ID",
+    help="An ID, or a letter for its family; repeat for more.",
 )
 @click.option(
     "--effort",
@@ -52,10 +59,11 @@ def _require_jobs(context: click.Context, parameter: click.Parameter, jobs: int)
     default=-1,
     show_default=True,
     callback=_require_jobs,
-    help="Worker processes; -1 is one a core.",
+    help="Worker processes, at most one a claim; -1 is one a core.",
 )
-@_json_option
+@json_option
 @report_option
+@click.argument("misplaced", nargs=-1, metavar="", callback=_name_the_option, expose_value=False)
 @click.pass_context
 def verify_command(
     context: click.Context,
@@ -63,90 +71,93 @@ def verify_command(
     effort: Effort,
     seed: int,
     jobs: int,
-    json_file: IO[str] | None,
-    report_path: Path | None,
+    json_output: Output | None,
+    report_output: Output | None,
 ) -> None:
     """Check every claim and run its control, a wrong variant that the same check must reject.
 
-    Exits with 1 if a claim does not hold or a control passes, and with 130 if interrupted.
+    Exits with 1 if a claim does not hold, a control passes or a worker is killed, with 130 after Ctrl-C and with 143
+    after SIGTERM. What was finished is kept.
     """
-    from socket_theory.claims.registry import CLAIMS
+    with plain_messages():
+        from socket_theory.claims.registry import CLAIMS
 
-    claims = _select(CLAIMS, patterns)
-    results, interrupted = _run(claims, effort, seed, jobs)
-    done = [results[claim.id] for claim in claims if claim.id in results]
-    print_results(done, claims, aside=_is_standard_output(json_file))
-    if json_file is not None:
-        json.dump([_json_row(result) for result in done], json_file, indent=2, allow_nan=False)
-    if report_path is not None:
-        from socket_theory.report.verify_page import verify_report
+        claims = chosen_claims(CLAIMS, patterns, "--claim")
+        results, code, stopped = _run(claims, effort, seed, jobs)
+        done = [results[claim.id] for claim in claims if claim.id in results]
+        failed = [result.id for result in done if not result.verified]
 
-        command = repeating_command(context, "json_file", "jobs")
-        with plain_messages():
-            write_report(report_path, verify_report(claims, done, seed=seed, effort=effort, command=command))
-    if interrupted:
-        click.echo(f"Interrupted: {len(done)} of {len(claims)} claims were run, the rest are unknown.", err=True)
-        context.exit(INTERRUPTED)
-    failed = [result.id for result in done if not result.verified]
+        def rows() -> str:
+            return json.dumps([_json_row(result) for result in done], indent=2, allow_nan=False)
+
+        def page() -> str:
+            from socket_theory.report.verify_page import verify_report
+
+            command = repeating_command(context, "jobs")
+            return verify_report(claims, done, seed=seed, effort=effort, command=command)
+
+        def show(console: Console) -> None:
+            print_results(done, claims, console)
+            if not stopped and not failed:
+                console.print(_praise(len(done)))
+
+        files = [(json_output, rows), (report_output, page)] if done else []
+        delivered = deliver(files, show, PIPED_WIDTH)
+    if stopped:
+        say(f"{stopped}: {len(done)} of {len(claims)} claims were run, the rest are unknown.")
     if failed:
-        click.echo(f"Not verified: {', '.join(failed)}.", err=True)
-        context.exit(1)
-    click.echo(f"All {len(done)} claims hold and every control is rejected.", err=_is_standard_output(json_file))
+        say(f"Not verified: {', '.join(failed)}.")
+    context.exit(code or int(bool(failed) or not delivered))
+
+
+def _praise(count: int) -> str:
+    if count == 1:
+        return "The claim holds and its control is rejected."
+    return f"All {count} claims hold and every control is rejected."
 
 
 @click.command("claims")
-@_json_option
-def claims_command(json_file: IO[str] | None) -> None:
-    """List every claim: its id, title, statement and source."""
-    from rich.console import Console
+@click.argument("patterns", nargs=-1, type=ClaimID(), metavar="[ID]...")
+@json_option
+@click.pass_context
+def claims_command(context: click.Context, patterns: tuple[str, ...], json_output: Output | None) -> None:
+    """List claims, all or those of an ID or a family's letter: id, title, statement and source."""
+    with plain_messages():
+        from socket_theory.claims.registry import CLAIMS
 
-    from socket_theory.claims.registry import CLAIMS
+        claims = chosen_claims(CLAIMS, patterns, "ID")
+        fields = ("id", "title", "statement", "source")
 
-    if json_file is not None:
-        rows = [{name: getattr(claim, name) for name in ("id", "title", "statement", "source")} for claim in CLAIMS]
-        json.dump(rows, json_file, indent=2)
-    console = Console(highlight=False, markup=False, soft_wrap=False, stderr=_is_standard_output(json_file))
-    for claim in CLAIMS:
-        console.print(f"{claim.id}  {claim.title} ({claim.kind})", style="bold")
-        for line in (claim.statement, f"Source: {claim.source}.", f"Control: {claim.wrong}."):
-            console.print(line)
-        console.print()
+        def rows() -> str:
+            return json.dumps([{name: getattr(claim, name) for name in fields} for claim in claims], indent=2)
 
+        def show(console: Console) -> None:
+            for claim in claims:
+                console.print(f"{claim.id}  {claim.title} ({claim.kind})", style="bold", markup=False)
+                for line in (claim.statement, f"Source: {claim.source}.", f"Control: {claim.wrong}."):
+                    console.print(line, markup=False)
+                console.print()
 
-def _is_standard_output(file: IO[str] | None) -> bool:
-    return file is not None and file.name == sys.stdout.name
-
-
-def _select(claims: Sequence[Claim], patterns: tuple[str, ...]) -> tuple[Claim, ...]:
-    from socket_theory.claims.engine import select
-
-    try:
-        chosen = {claim.id for pattern in patterns for claim in select(claims, pattern)}
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--claim") from None
-    return tuple(claim for claim in claims if not patterns or claim.id in chosen)
+        delivered = deliver([(json_output, rows)], show, 80)
+    context.exit(0 if delivered else 1)
 
 
-def _run(claims: Sequence[Claim], effort: Effort, seed: int, jobs: int) -> tuple[dict[str, Result], bool]:
-    """Results by id as far as they got, and whether the run was interrupted."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+def _run(claims: Sequence[Claim], effort: Effort, seed: int, jobs: int) -> tuple[dict[str, Result], int, str]:
+    """Results by id as far as they got; the exit code and the words for what stopped the run, 0 and "" if nothing."""
     from socket_theory.claims.registry import verify
 
-    quiet_cleanup()
     results: dict[str, Result] = {}
-    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("claims", total=len(claims))
+    with stages() as start:
+        advance = start("verifying one claim" if len(claims) == 1 else f"verifying {len(claims)} claims", len(claims))
         try:
             for result in verify(claims, key=Key.from_seed(seed), effort=effort, n_jobs=jobs):
                 results[result.id] = result
-                progress.advance(task)
-        except KeyboardInterrupt:
-            return results, True
-    return results, False
+                advance()
+        except KeyboardInterrupt as interrupt:
+            return results, exit_code(interrupt), "Interrupted"
+        except BrokenProcessPool:
+            return results, 1, f"{WORKER_KILLED} (fewer --jobs need less)"
+    return results, 0, ""
 
 
 def _json_row(result: Result) -> dict[str, Any]:

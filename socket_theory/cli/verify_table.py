@@ -5,46 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.text import Text
+
+from socket_theory.cli.columns import Column, print_fitted
+
 if TYPE_CHECKING:
     from socket_theory.claims.engine import Claim, Result
 
-_NUMBER_COLUMNS, _LEAST_TITLE, _PIPED_WIDTH = 58, 8, 110
+PIPED_WIDTH = 110
+_COLUMNS = (
+    Column("claim", right=False),
+    Column("observed", drop=1),
+    Column("allowed", drop=2),
+    Column("tightness", drop=3),
+    Column("holds", right=False),
+    Column("control", right=False),
+    Column("s", drop=4),
+    Column("title", drop=5, least=8, elide=True),
+)
 
 
-def print_results(results: Sequence[Result], claims: Sequence[Claim], aside: bool) -> None:
-    """The table, to the error output where `aside`."""
-    from rich.console import Console
-    from rich.table import Table
-
+def print_results(results: Sequence[Result], claims: Sequence[Claim], console: Console) -> None:
+    """The table, then what was not measured and further numbers."""
+    if not results:
+        return
     titles = {claim.id: claim.title for claim in claims}
-    console = Console(highlight=False, stderr=aside)
-    if not console.is_terminal:
-        console = Console(highlight=False, stderr=aside, width=_PIPED_WIDTH)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("claim", no_wrap=True)
-    for heading in ("observed", "allowed", "tightness"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("holds", "control"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("s", justify="right", no_wrap=True)
-    room = console.width - _NUMBER_COLUMNS - max((len(result.id) for result in results), default=0)
-    titled = room >= _LEAST_TITLE
-    if titled:
-        table.add_column("title", overflow="ellipsis", no_wrap=True, max_width=room)
-    for result in results:
-        measured = result.measurement
-        holds = "yes" if measured.holds else "[bold red]NO[/]"
-        control = "rejected" if result.control.rejects else f"[bold red]{'FAILED' if result.error else 'PASSES'}[/]"
-        numbers = (_number(measured.observed), _number(measured.allowed), _number(measured.tightness))
-        title = (titles[result.id],) if titled else ()
-        table.add_row(result.id, *numbers, holds, control, f"{result.seconds:.1f}", *title)
-    console.print(table)
+    print_fitted(console, _COLUMNS, [_cells(result, titles[result.id]) for result in results])
     for result in results:
         if result.error is not None:
             console.print(f"{result.id} was not measured. {result.error}", soft_wrap=True, markup=False)
         if result.measurement.detail:
             terms = ", ".join(f"{name} {_number(value)}" for name, value in result.measurement.detail)
             console.print(f"{result.id}: {terms}", soft_wrap=True)
+
+
+def _cells(result: Result, title: str) -> list[str | Text]:
+    measured = result.measurement
+    holds = "yes" if measured.holds else Text("NO", "bold red")
+    control = "rejected" if result.control.rejects else Text("FAILED" if result.error else "PASSES", "bold red")
+    numbers = (_number(measured.observed), _number(measured.allowed), _number(measured.tightness))
+    return [result.id, *numbers, holds, control, f"{result.seconds:.1f}", title]
 
 
 def _number(value: float | None) -> str:

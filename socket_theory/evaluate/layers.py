@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from socket_theory.evaluate.capture import Capture
 from socket_theory.rng import Key
+from socket_theory.workers import results_of
 
 
 def require_layers(layers: Sequence[int] | None, there: Sequence[int]) -> list[int]:
@@ -33,13 +34,12 @@ def each_layer(
 ) -> list[Any]:
     """measure(q, k, v, positions, *arguments, key) of each chosen layer, in order, all of them for `layers=None`.
 
-    Layers have the model's numbers, `capture.layers`.
-    Layers go through `joblib.Parallel()`, so `joblib.parallel_config` decides where they run. The key is the seed's,
-    folded with the layer. Raises ValueError if a layer is not in the capture.
+    Layers have the model's numbers, `capture.layers`, and go through joblib, so `joblib.parallel_config` decides where
+    they run. The key is the seed's, folded with the layer. Raises ValueError if a layer is not in the capture.
     """
     key = Key.from_seed(seed)
     numbers = capture.layers.tolist()
-    work = (
+    work = [
         joblib.delayed(measure)(
             *(array[numbers.index(layer)] for array in (capture.q, capture.k, capture.v)),
             capture.positions,
@@ -47,9 +47,9 @@ def each_layer(
             key.fold_in("layer", layer),
         )
         for layer in require_layers(layers, numbers)
-    )
+    ]
     results = []
-    for result in joblib.Parallel(return_as="generator")(work):
+    for result in results_of(work):
         results.append(result)
         on_layer()
     return results

@@ -22,6 +22,7 @@ from socket_theory.estimators.step import Step
 from socket_theory.hashing import QueryMap, SignHash
 from socket_theory.rng import Key
 from socket_theory.selection import rank_keys
+from socket_theory.workers import results_of
 
 Float = NDArray[np.float64]
 Ranker = HardLSH | Socket
@@ -80,7 +81,7 @@ def evaluate_ranking(
 ) -> list[Row]:
     """One row for each method.
 
-    Trials go through `joblib.Parallel()`, so `joblib.parallel_config` decides where they run. All methods see the same
+    Trials go through joblib, so `joblib.parallel_config` decides where they run. All methods see the same
     keys and queries, and those with the same numbers of planes and tables the same planes.
 
     Raises
@@ -91,9 +92,9 @@ def evaluate_ranking(
     if not ks or not all(1 <= require_count("k", k) <= size.num_keys for k in ks):
         raise ValueError(f"ks={list(ks)} were given for {size.num_keys} keys: pass integers from 1 to {size.num_keys}.")
     key = Key.from_seed(seed)
-    work = (joblib.delayed(run_trial)(methods, ks, size, key.fold_in("trial", i)) for i in range(size.num_trials))
+    work = [joblib.delayed(run_trial)(methods, ks, size, key.fold_in("trial", i)) for i in range(size.num_trials)]
     trials = []
-    for trial in joblib.Parallel(return_as="generator")(work):
+    for trial in results_of(work):
         trials.append(trial)
         on_trial()
     measured = np.stack(trials)

@@ -134,9 +134,9 @@ def test_groups_are_chosen_by_name(asked: dict[str, Any]) -> None:
 
 
 def test_the_table_and_the_json_hold_every_row(asked: dict[str, Any], tmp_path: Path) -> None:
-    done = run("--json", tmp_path / "out" / "decode.json", "--commit", "c0ffee")
+    done = run("--json", tmp_path / "decode.json", "--commit", "c0ffee")
     assert done.exit_code == 0, done.output
-    record = json.loads((tmp_path / "out" / "decode.json").read_text())
+    record = json.loads((tmp_path / "decode.json").read_text())
     fields = ["device", "driver", "versions", "commit", "copy_bandwidth_tb_s", "read_bandwidth_tb_s", "rows"]
     assert list(record) == fields
     assert record["rows"] == [ROW, ABSENT, INDEX]
@@ -147,13 +147,13 @@ def test_the_table_and_the_json_hold_every_row(asked: dict[str, Any], tmp_path: 
 def test_results_survive_a_broken_output_and_an_unwritable_file(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_text("")
-    done = run("--json", tmp_path / "file" / "out.json", "--commit", "c0ffee")
+    done = run("--json", "/dev/full", "--commit", "c0ffee")
     assert done.exit_code == 1
+    assert "'/dev/full' could not be written: No space left on device." in done.output
     assert "98.8" in done.output
 
-    def broken(_: Any) -> None:
-        raise BrokenPipeError("the reader is gone.")
+    def broken(*_: Any) -> None:
+        raise RuntimeError("the table cannot be drawn.")
 
     monkeypatch.setattr(bench, "_print_result", broken)
     assert run("--json", tmp_path / "out.json", "--commit", "c0ffee").exit_code == 1
@@ -222,6 +222,6 @@ def test_the_commit_is_the_source_trees_or_asked_for(
     asked.clear()
     monkeypatch.setattr(bench, "source_commit", lambda: None)
     done = run(command=command)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "pass --commit HASH" in done.output
     assert not asked

@@ -140,7 +140,7 @@ def test_verify_writes_report_and_json_together_and_the_command_that_repeats_it(
         "verify", "--claim", "C2", "--claim", "C4", "--seed", 5, "--jobs", 1, "--report", paths[0], "--json", paths[1]
     )
     assert done.exit_code == 0, done.output
-    assert f"Report: {paths[0]}" in done.stderr
+    assert f"Wrote {paths[0]}." in done.stderr
     page = Page(paths[0].read_text(encoding="utf-8"))
     rows = json.loads(paths[1].read_text())
     assert [name for name in page.ids if name[0] == "C"] == [row["id"] for row in rows] == ["C2.set", "C2.order", "C4"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 from click.testing import CliRunner, Result
 from joblib import parallel_config
@@ -140,10 +141,54 @@ def test_an_unknown_claim_names_the_nearest_ones() -> None:
     assert "there is no claim 'S2.colt': the nearest are S2.cold" in result.output
 
 
+def test_the_case_of_an_id_does_not_matter() -> None:
+    for given in ("s2.COLD", "S2.cold"):
+        assert [claim.id for claim in engine.select(registry.CLAIMS, given)] == ["S2.cold"]
+    assert engine.select(registry.CLAIMS, "c") == engine.select(registry.CLAIMS, "C")
+
+
+def test_one_claim_is_spoken_of_as_one() -> None:
+    assert invoke("verify", "--claim", "c1").stdout.endswith("The claim holds and its control is rejected.\n")
+
+
+def test_an_id_without_its_option_is_given_one() -> None:
+    result = invoke("verify", "S1", "C2")
+    assert result.exit_code == 2
+    assert "to check a claim, pass --claim S1 --claim C2." in result.output
+
+
+def test_claims_shows_those_asked_for() -> None:
+    result = invoke("claims", "c2", "--json", "-")
+    assert [row["id"] for row in json.loads(result.stdout)] == ["C2.set", "C2.order"]
+    wrong = invoke("claims", "S2.colt")
+    assert wrong.exit_code == 2
+    assert "there is no claim 'S2.colt': the nearest are S2.cold" in wrong.output
+
+
+@pytest.mark.parametrize("words", ["socket-theory verify --claim c2.", "socket-theory claims c2."])
+def test_a_shell_completes_claim_ids(words: str) -> None:
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_SOCKET_THEORY_COMPLETE": "bash_complete"}
+    result = CliRunner().invoke(main, [], prog_name="socket-theory", env=asked)
+    assert result.output.split() == ["plain,C2.set", "plain,C2.order"]
+
+
+def test_no_more_workers_are_started_than_there_are_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int | None] = []
+
+    class Parallel(joblib.Parallel):  # type: ignore[misc]
+        def __init__(self, n_jobs: int | None = None, **options: Any) -> None:
+            asked.append(n_jobs)
+            super().__init__(1, **options)
+
+    monkeypatch.setattr(joblib, "Parallel", Parallel)
+    assert invoke("verify", "--claim", "C2", "--jobs", "1000").exit_code == 0
+    assert asked == [2]
+
+
 def test_an_unwritable_json_file_is_refused_before_anything_runs(tmp_path: Path) -> None:
     result = invoke("verify", *FAST, "--json", str(tmp_path / "missing" / "result.json"))
     assert result.exit_code == 2
-    assert "No such file" in result.output
+    assert "is no directory: make it first." in result.output
 
 
 def test_claims_lists_id_title_statement_and_source(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_select_takes_an_id_its_children_or_a_letter(pattern: str, ids: list[str
     assert [claim.id for claim in select(REGISTRY, pattern)] == ids
 
 
-@pytest.mark.parametrize("pattern", ["S2", "s1", "S9.", "S9.plug", "", "X", "plug-in"])
+@pytest.mark.parametrize("pattern", ["S2", "S9.", "S9.plug", "", "X", "plug-in"])
 def test_select_refuses_what_is_not_there(pattern: str) -> None:
     with pytest.raises(ValueError, match="there is no claim"):
         select(REGISTRY, pattern)

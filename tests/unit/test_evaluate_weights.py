@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -150,3 +152,15 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
         interrupted_write()
     assert target.read_bytes() == b"old"
     assert files_below(tmp_path) == ["file"]
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe, arrived = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = Thread(target=lambda: arrived.append(pipe.read_bytes()))
+    reader.start()
+    with replacing(pipe) as file:
+        file.write(b"bytes")
+    reader.join(timeout=10)
+    assert arrived == [b"bytes"]
+    assert pipe.is_fifo()

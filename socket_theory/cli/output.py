@@ -1,0 +1,160 @@
+"""`--json FILE` and `--report FILE` of every command: tried before the run, written whole or not at all after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from socket_theory.files import partial_name, replacing
+
+_DESCRIPTORS = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
+_NUMBERED = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that was asked for: `given` as typed; `descriptor` where that names an open one of this process."""
+
+    given: str
+    descriptor: int | None = None
+
+    @classmethod
+    def of(cls, given: str) -> Output:
+        numbered = _NUMBERED.fullmatch(given)
+        return cls(given, int(numbered[1]) if numbered else _DESCRIPTORS.get(given))
+
+    def __str__(self) -> str:
+        return click.format_filename(self.given)
+
+    @property
+    def is_standard_output(self) -> bool:
+        return self.descriptor == 1
+
+    @property
+    def target(self) -> Path:
+        """Where links lead to."""
+        return Path(os.path.realpath(self.given))
+
+    def conflicts(self, other: Output) -> bool:
+        """Whether one would overwrite the other, or run into it."""
+        if self.is_standard_output or other.is_standard_output:
+            return self.is_standard_output and other.is_standard_output
+        return self.target == other.target and not _takes_bytes(self.target)
+
+    def require_writable(self) -> None:
+        """Raises OSError where the output could not be written after the run; nothing is made, emptied or left."""
+        if self.descriptor is not None:
+            os.fstat(self.descriptor)
+            return
+        target = self.target
+        if target.is_dir() or self.given.endswith(os.sep):
+            raise OSError(f"{str(self)!r} is a directory: pass the name of a file in it.")
+        if not target.parent.is_dir():
+            folder = click.format_filename(target.parent)
+            raise OSError(f"{str(self)!r} was given and {folder!r} is no directory: make it first.")
+        if _takes_bytes(target):
+            _require(os.access(target, os.W_OK), f"{str(self)!r} may not be written to.")
+            return
+        if target.exists():
+            _require(target.is_file(), f"{str(self)!r} is neither a file nor a pipe: pass the name of a file.")
+            with target.open("ab"):
+                pass
+        partial = partial_name(target)
+        with partial.open("xb"):
+            pass
+        partial.unlink()
+
+    def write(self, content: bytes) -> None:
+        """Put `content` there: a file is replaced as a whole, a pipe or a device gets the bytes."""
+        if self.is_standard_output:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        elif self.descriptor is not None:
+            with open(os.dup(self.descriptor), "wb") as file:
+                file.write(content)
+        elif _takes_bytes(self.target):
+            with self.target.open("ab") as file:
+                file.write(content)
+        else:
+            with _undisturbed(), replacing(self.target) as file:
+                file.write(content)
+
+
+class OutputFile(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """An option's value as an Output. What cannot be written is a usage error, so nothing is run for it."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Output:
+        if isinstance(value, Output):
+            return value
+        output = Output.of(os.fsdecode(value))
+        try:
+            output.require_writable()
+        except OSError as error:
+            self.fail(str(error) if error.errno is None else f"{str(output)!r} cannot be written: {error.strerror}.")
+        others = ctx.params.items() if ctx else ()
+        for name, other in others:
+            if isinstance(other, Output) and name != (param and param.name) and output.conflicts(other):
+                self.fail(f"{str(output)!r} is the place of another output already: pass two different ones.")
+        return output
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+json_option = click.option(
+    "json_output",
+    "--json",
+    type=OutputFile(),
+    metavar="FILE",
+    help="Also write the results as JSON; with - to the standard output, and all else to the error output.",
+)
+report_option = click.option(
+    "report_output",
+    "--report",
+    type=OutputFile(),
+    metavar="FILE",
+    help="Also write a report: one HTML file that needs no other file and no network.",
+)
+
+
+def json_text(record: dict[str, Any]) -> str:
+    """A record as `--json` writes it."""
+    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+
+
+def _takes_bytes(target: Path) -> bool:
+    """Whether it is a pipe or a device such as /dev/null, which is written to and never replaced."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _require(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise OSError(sentence)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals that would end the command wait until the file is whole."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

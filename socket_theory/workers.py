@@ -1,0 +1,48 @@
+"""Independent calls spread over joblib's workers, which leave Ctrl-C to the process that started them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+def results_of(work: Sequence[Any], n_jobs: int | None = None, *, ordered: bool = True) -> Iterator[Any]:
+    """The results of `work`, calls made by `joblib.delayed`, in its order or each as soon as it is known.
+
+    No backend is named, so `joblib.parallel_config` decides where the calls run; `n_jobs` None leaves the number of
+    workers to it too. No more workers are started than there are calls. A backend that cannot hand over results one by
+    one, as those made from `multiprocessing`, hands over all at the end.
+    """
+    from joblib import Parallel, effective_n_jobs
+
+    if effective_n_jobs(n_jobs) > len(work):
+        n_jobs = max(1, len(work))
+    try:
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator" if ordered else "generator_unordered")
+    except ValueError:
+        yield from Parallel(n_jobs=n_jobs)(work)
+        return
+    with _children_ignore_interrupts():
+        results = parallel(work)
+    yield from results
+
+
+@contextmanager
+def _children_ignore_interrupts() -> Iterator[None]:
+    """Processes started within ignore SIGINT from their first instruction; one that arrives here waits for the end.
+
+    Ctrl-C reaches every process of a terminal, and a worker that is importing answers it with a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

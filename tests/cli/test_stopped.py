@@ -1,0 +1,115 @@
+"""A run that is stopped, or loses a worker, keeps what was finished and leaves no process behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# Claims that wait for ever but for C1, which is done at once; each says where it runs.
+PROGRAM = """
+import os, pathlib, sys, time
+from socket_theory.claims import engine, registry
+from socket_theory.cli import main
+
+folder = pathlib.Path(sys.argv[1])
+
+def run_by_id(claim_id, key, effort):
+    if claim_id != "C1":
+        (folder / f"pid-{os.getpid()}").touch()
+        time.sleep(100)
+    return engine.Result(claim_id, engine.Measurement(0, 1), engine.Measurement(2, 1), 0.0)
+
+registry.run_by_id = run_by_id
+main(sys.argv[2:])
+"""
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(folder), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background job ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def workers(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")]
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("target", "number", "code", "words"),
+    [
+        ("command", signal.SIGTERM, 143, "Interrupted"),
+        ("command", signal.SIGHUP, 129, "Interrupted"),
+        ("all", signal.SIGINT, 130, "Interrupted"),
+        ("worker", signal.SIGKILL, 1, "A worker process was killed, most likely because the memory ran out"),
+    ],
+)
+def test_what_was_finished_is_kept(target: str, number: signal.Signals, code: int, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    process = start(tmp_path, "verify", "--claim", "C", "--jobs", "2", "--json", str(path))
+    deadline = time.monotonic() + 60
+    while len(workers(tmp_path)) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.3)
+    running = workers(tmp_path)
+    if target == "all":
+        os.killpg(process.pid, number)
+    else:
+        os.kill(process.pid if target == "command" else running[0], number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    first, wrote, last = errors.splitlines()
+    assert first == "verifying 6 claims"
+    assert wrote == f"Wrote {path}."
+    assert last.startswith(words)
+    assert last.endswith(": 1 of 6 claims were run, the rest are unknown.")
+    assert [row["id"] for row in json.loads(path.read_text())] == ["C1"]
+    assert not any(map(is_running, running))
+
+
+def test_an_interrupt_while_workers_start_shows_no_traceback(tmp_path: Path) -> None:
+    process = start(tmp_path, "verify", "--claim", "C", "--jobs", "2")
+    assert process.stderr
+    said = process.stderr.readline()
+    time.sleep(0.25)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said + errors == ("verifying 6 claims\nInterrupted: 0 of 6 claims were run, the rest are unknown.\n")
+
+
+def test_an_evaluation_without_its_worker_ends_in_a_sentence(tmp_path: Path) -> None:
+    program = """
+import os, socket_theory.evaluate.ranking as ranking
+from socket_theory.cli import main
+
+ranking.run_trial = lambda *_: os.kill(os.getpid(), 9)
+main("evaluate ranking --trials 2 --json out.json".split())
+"""
+    environment = os.environ | {"LOKY_MAX_CPU_COUNT": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[1].startswith("Error: A worker process was killed, most likely")
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
