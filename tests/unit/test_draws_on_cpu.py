@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,24 +105,58 @@ def test_every_row_draws_by_its_scores_and_its_own_offsets(
     require_rows(method, tile, rows, starts, values, step, found, None)
 
 
+def test_masses_before_tiles_are_added_in_double(gpu_on_cpu: Any) -> None:
+    """One token of a tile has all of its mass, so that a draw tells the tile, which float32 sums would move."""
+    method, starts, tile, tiles = Santa(3000), [1], 32, 700
+    tops = random_rows([tiles], 2.0)
+    rows = [np.where(np.arange(tiles * tile) % tile == 5, np.repeat(top, tile), np.float32(-500)) for top in tops]
+    values = random_values(gpu_on_cpu, starts, [tiles * tile])
+    found = draw_rows(gpu_on_cpu, method, tile, rows, starts, values, 0)
+    for row, top in enumerate(tops):
+        reached = np.cumsum(np.exp2(top.astype(np.float64) - top.max()))
+        goals = (np.arange(1, 3001) - uniform(KEY, np.array([row << 32]))) / 3000
+        expected = np.searchsorted(reached / reached[-1], goals)
+        np.testing.assert_array_equal(found.draws[row], starts[0] + tile * expected + 5)
+
+
+@pytest.fixture
+def at_offset(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """Builds the kernel with an offset in the place of its random number: no key is known that gives such a one."""
+    source, random = _compile.kernel_source("value_draws.cu"), "return (double)(c[0] >> 11) * 0x1p-53;"
+    assert random in source
+
+    def build_at(offset: float) -> None:
+        monkeypatch.setattr(_compile, "kernel_source", lambda file: source.replace(random, f"return {offset!r};"))
+        _compile._module.cache_clear()
+
+    yield build_at
+    _compile._module.cache_clear()
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("offset", [0.0, 1 - 2.0**-53])
 def test_offsets_at_the_ends_of_their_range_draw_tokens_that_have_weight(
-    gpu_on_cpu: Any, monkeypatch: pytest.MonkeyPatch, sampler: Any, offset: float
+    gpu_on_cpu: Any, at_offset: Callable[[float], None], sampler: Any, offset: float
 ) -> None:
-    """With an offset of 0 the last goal is S itself, which the last edge has to reach although no tile behind it can.
-
-    No key is known to give these offsets, so the kernel is built with them in the place of its random number.
-    """
-    source, random = _compile.kernel_source("value_draws.cu"), "return (double)(c[0] >> 11) * 0x1p-53;"
-    assert random in source
-    monkeypatch.setattr(_compile, "kernel_source", lambda file: source.replace(random, f"return {offset!r};"))
-    _compile._module.cache_clear()
+    """With an offset of 0 the last goal is S itself, which the last edge reaches although no tile behind it can."""
+    at_offset(offset)
     method, lengths, starts, tile = Santa(37, sampler, 32), [500, 700], [1, 0], 32
     rows = random_rows(lengths, 2.0)
     if sampler == "phase_carried":
         rows = [np.where(np.arange(len(row)) < len(row) - 200, row, np.float32(-3000)) for row in rows]
     values = random_values(gpu_on_cpu, starts, lengths)
     found = draw_rows(gpu_on_cpu, method, tile, rows, starts, values, 3)
-    _compile._module.cache_clear()
     require_rows(method, tile, rows, starts, values, 3, found, offset)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_goals_on_the_borders_of_tiles_and_tokens_belong_to_what_ends_there(
+    gpu_on_cpu: Any, at_offset: Callable[[float], None], sampler: Any
+) -> None:
+    """As many draws as tokens of equal weight, at offset 0: every goal is an edge, and all arithmetic is exact."""
+    at_offset(0.0)
+    length, tile = 539 * 32, 32
+    method, rows = Santa(length, sampler, tile), [np.zeros(length, np.float32)] * 4
+    values = random_values(gpu_on_cpu, [1], [length])
+    found = draw_rows(gpu_on_cpu, method, tile, rows, [1], values, 0)
+    np.testing.assert_array_equal(found.draws, np.tile(1 + np.arange(length), (4, 1)))

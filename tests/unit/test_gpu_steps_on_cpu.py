@@ -12,6 +12,7 @@ from socket_gpu.decode import DecodePlan
 from socket_gpu.layout import CodeLayout
 from socket_gpu.santa import SantaPlan
 from socket_gpu.scoring import Collision
+from socket_gpu.selecting import sum_group_into
 from socket_theory import Budget, Key, Santa, Socket
 from socket_theory.backend import bfloat16
 from socket_theory.hashing import hash_keys
@@ -20,10 +21,10 @@ from socket_theory.selection import pad_rows, select_tokens, sum_group
 from socket_theory.testing import check_backend, random_problem, relative_rms, rounding_margin
 
 KEY, REFERENCE, SM_SCALE = Key.from_seed(31), NumpyBackend(), 0.2
-# Two rings of tables. The first is scored by bytes, the second by floats.
+# Two rings of tables.
 METHODS = {
     "per_head": Socket(num_planes=6, num_tables=40, value_weight=True),
-    "shared": Socket(num_planes=5, num_tables=33, query_map="tanh", center_keys=True),
+    "shared": Socket(num_planes=5, num_tables=33, center_keys=True),
 }
 
 
@@ -34,7 +35,13 @@ def host(array: Any) -> Any:
 def problem_of(method: Socket, dtype: Any, seed: int = 0) -> Any:
     """Two ragged sequences, two KV heads of two query heads; planes of the method."""
     sizes = {"slots": 150, "head_dim": 64, "num_tables": method.num_tables, "num_planes": method.num_planes}
-    return random_problem(KEY.fold_in("seed", seed), dtype=dtype, **sizes)
+    drawn = random_problem(KEY.fold_in("seed", seed), dtype=dtype, **sizes)
+    keys, values = np.random.default_rng(seed).standard_normal((2, *drawn.keys.shape))
+    spans = np.array([[9, 139], [3, 80]])
+    for row, (start, length) in enumerate(spans):
+        for array in (keys, values):
+            array[row, :, :start] = array[row, :, start + length :] = np.nan
+    return replace(drawn, keys=(keys + 0.7).astype(dtype), values=values.astype(dtype), spans=spans)
 
 
 def prepare(gpu: Any, method: Any, problem: Any, **options: Any) -> Any:
@@ -59,14 +66,20 @@ def valid(array: Any, spans: Any) -> Any:
 def require_index(cache: Any, planes: Any) -> Any:
     """Codes and norms of the valid tokens are the reference's. Gives the codes."""
     method, spans, keys = cache.method, host(cache.spans), host(cache.keys)
-    codes = CodeLayout(method.num_tables, method.num_planes).unpack(host(cache.arrays["codes"]), keys.shape[2])
+    layout, words = CodeLayout(method.num_tables, method.num_planes), host(cache.arrays["codes"])
+    codes = layout.unpack(words, keys.shape[2])
+    by_slot = [
+        np.moveaxis(packed, 5, 3).reshape(*packed.shape[:2], -1, *packed.shape[3:5])
+        for packed in (words, layout.pack(codes))
+    ]
+    np.testing.assert_array_equal(*(valid(made, spans) for made in by_slot))  # no bit beside the codes
     place = np.arange(method.num_planes, dtype=np.uint16)[:, None]
     for row, head in np.ndindex(*keys.shape[:2]):
         own = keys[row, head, slice(*np.cumsum(spans[row]))]
         center = 0.0 if cache.center is None else host(cache.center)[row, head].astype(np.float64)
         differ = codes[row, head][:, slice(*np.cumsum(spans[row]))] ^ hash_keys(own, planes, center)
         certain = rounding_margin(own, planes, center)
-        assert certain.mean() > 0.99
+        assert certain.mean() > 0.98
         assert not ((differ[:, None] >> place & 1).astype(bool) & certain).any()
     if method.value_weight:
         expected = REFERENCE.value_norms(host(cache.values), spans)
@@ -120,12 +133,13 @@ def test_steps_and_appends_are_the_references(gpu_on_cpu: Any, group: Any, dtype
     center = None if cache.center is None else host(cache.center)
     if center is not None:
         np.testing.assert_array_equal(center, REFERENCE.mean_keys(problem.keys, problem.spans))
-    query, budget = gpu_on_cpu.cupy.asarray(problem.query), Budget(tokens=30, sink=3, window=5, group=group)
+    # So many that a list is split in two, unevenly.
+    query, budget = gpu_on_cpu.cupy.asarray(problem.query), Budget(tokens=71, sink=3, window=5, group=group)
     plan = DecodePlan(cache, num_qo_heads=4, budget=budget, sm_scale=SM_SCALE, out_dtype=np.float32)
     for _ in range(2):  # from all scores, then from those that reach the floor
         plan.run(query)
         require_step(plan, problem.query, problem.planes)
-    assert group == "shared" or (host(plan.searches) == 1).all()
+    assert (host(plan.searches) == 1).all()
     spans, expected = problem.spans.copy(), [host(cache.keys), host(cache.values)]
     for count in (1, 4):
         tokens = new_tokens(gpu_on_cpu, count, element, count)
@@ -151,22 +165,23 @@ def test_steps_and_appends_are_the_references(gpu_on_cpu: Any, group: Any, dtype
 def test_an_append_that_does_not_fit_a_sequence_leaves_it_as_it_was(gpu_on_cpu: Any) -> None:
     method = METHODS["per_head"]
     problem = problem_of(method, bfloat16())
-    longest = int(problem.spans.sum(axis=1).argmax())
-    cache = prepare(gpu_on_cpu, method, problem, capacity=150)
+    cache = prepare(gpu_on_cpu, method, problem, capacity=160)
     plan = DecodePlan(cache, num_qo_heads=4, budget=Budget(tokens=30))
-    room = 150 - int(problem.spans.sum(axis=1).max())
-    before = {name: host(array) for name, array in cache.arrays.items()}
-    plan.append(*new_tokens(gpu_on_cpu, room + 1, bfloat16(), 3))
+    before = {name: host(array).view(np.uint16) for name, array in cache.arrays.items() if name != "codes"}
+    codes = require_index(cache, problem.planes)
+    plan.append(*new_tokens(gpu_on_cpu, 25, bfloat16(), 3))  # where there is room for 12 and 77
     with pytest.raises(RuntimeError, match="exceeded the planned capacity"):
         plan.check()
     plan.check()
-    spans = problem.spans + np.array([0, room + 1])
-    spans[longest] = problem.spans[longest]
-    np.testing.assert_array_equal(host(plan.spans), spans)
+    np.testing.assert_array_equal(host(plan.spans), [[9, 139], [3, 105]])
+    np.testing.assert_array_equal(
+        plan.layout.unpack(host(cache.arrays["codes"]), 160)[0, ..., 9:148], codes[0, ..., 9:148]
+    )
+    np.testing.assert_array_equal(
+        plan.layout.unpack(host(cache.arrays["codes"]), 160)[1, ..., 3:83], codes[1, ..., 3:83]
+    )
     for name in ("keys", "values"):
-        np.testing.assert_array_equal(
-            host(cache.arrays[name])[longest].view(np.uint16), before[name][longest].view(np.uint16)
-        )
+        np.testing.assert_array_equal(host(cache.arrays[name]).view(np.uint16)[0], before[name][0])
 
 
 def test_plans_of_two_layers_do_not_meet(gpu_on_cpu: Any) -> None:
@@ -176,7 +191,8 @@ def test_plans_of_two_layers_do_not_meet(gpu_on_cpu: Any) -> None:
     assert (problems[0].planes.weights != problems[1].planes.weights).any()
 
     def layer(problem: Any) -> Any:
-        return DecodePlan(prepare(gpu_on_cpu, method, problem), num_qo_heads=4, budget=budget)
+        cache = prepare(gpu_on_cpu, method, problem)
+        return DecodePlan(cache, num_qo_heads=4, budget=budget, sm_scale=SM_SCALE, out_dtype=np.float32)
 
     def advance(plan: Any, problem: Any, step: int) -> None:
         plan.append(*new_tokens(gpu_on_cpu, 1, bfloat16(), 10 + step))
@@ -189,7 +205,11 @@ def test_plans_of_two_layers_do_not_meet(gpu_on_cpu: Any) -> None:
     for plan, problem in zip(alone, problems, strict=True):
         for step in range(2):
             advance(plan, problem, step)
-    for left, right in zip(together, alone, strict=True):
+    for left, right, problem in zip(together, alone, problems, strict=True):
+        other = DecodePlan(left.cache, num_qo_heads=4, budget=budget)
+        np.testing.assert_array_equal(host(other.spans), problem.spans)
+        left.cache = replace(left.cache, spans=host(left.spans))
+        require_step(left, problem.query, problem.planes)
         for name in ("value", "lse", "indices", "spans"):
             np.testing.assert_array_equal(host(getattr(left, name)), host(getattr(right, name)))
 
@@ -211,8 +231,9 @@ def test_tokens_and_queries_of_another_kind_are_refused_before_anything_is_writt
     ):
         with pytest.raises((TypeError, ValueError), match="pass"):
             plan.append(*wrong)
-        with pytest.raises((TypeError, ValueError), match="pass|convert"):
-            cache.append(*wrong) if wrong[1].flags.c_contiguous else plan.append(*wrong)
+        if all(array.flags.c_contiguous for array in wrong):
+            with pytest.raises((TypeError, ValueError), match=r"pass|convert"):
+                cache.append(*wrong)
     for query in (problem.query, cupy.asarray(problem.query[:, :2]), cupy.asarray(problem.query.astype(np.float32))):
         with pytest.raises((TypeError, ValueError), match="pass"):
             plan.run(query)
@@ -222,29 +243,62 @@ def test_tokens_and_queries_of_another_kind_are_refused_before_anything_is_writt
         method.prepare(keys, values, planes=problem.planes, backend=gpu_on_cpu, kv_start=1, kv_len=2)
 
 
-def test_what_is_not_finite_is_reported_and_norms_that_bfloat16_cannot_tell_apart_are_rounded_once(
-    gpu_on_cpu: Any,
-) -> None:
+def test_what_is_not_finite_is_reported(gpu_on_cpu: Any) -> None:
     method = METHODS["per_head"]
     problem = problem_of(method, bfloat16())
     plan = DecodePlan(prepare(gpu_on_cpu, method, problem), num_qo_heads=4, budget=Budget(tokens=150))
     query = gpu_on_cpu.cupy.asarray(problem.query)
     plan.run(query)
     plan.check()
-    for array in (query[1, 3, 5:6], plan.cache.keys[0, 1, problem.spans[0, 0], 5:6]):
+    for array in (query[1, 3, 5:6], plan.cache.keys[0, 1, 9, 5:6], plan.cache.values[1, 0, 82, 5:6]):
         before = array.copy()
         array[...] = np.nan
         plan.run(query)
         with pytest.raises(RuntimeError, match="an output is not finite"):
             plan.check()
         array[...] = before
-    # Sums of squares beyond float16, and norms near the middle between two numbers of bfloat16.
-    values = np.full((1, 1, 40, 64), 300.0, np.float16)
+
+
+def test_norms_are_rounded_once_and_means_are_added_in_float64(gpu_on_cpu: Any) -> None:
+    """A norm just above the middle between 1 and the next number of bfloat16, and sums beyond float16."""
+    values, spans = np.full((1, 1, 40, 64), 300.0, np.float16), np.array([[3, 30]])
     values[0, 0, :, 0] += np.arange(40)
-    found = gpu_on_cpu.value_norms(gpu_on_cpu.cupy.asarray(values), np.array([[3, 30]]))
-    np.testing.assert_array_equal(
-        host(found)[..., 3:33].astype(np.float32), REFERENCE.value_norms(values, np.array([[3, 30]]))[..., 3:33]
-    )
+    values[0, 0, 4] = [1 + 2.0**-8, 2.0**-14] + [0] * 62
+    found = host(gpu_on_cpu.value_norms(gpu_on_cpu.cupy.asarray(values), spans))[0, 0].astype(np.float32)
+    assert found[4] == 1 + 2.0**-7
+    np.testing.assert_array_equal(found[3:33], REFERENCE.value_norms(values, spans)[0, 0, 3:33])
+    for dtype in (np.dtype(np.float16), bfloat16()):
+        keys = (values.astype(np.float64) / 7).astype(dtype)
+        means = host(gpu_on_cpu.mean_keys(gpu_on_cpu.cupy.asarray(keys), spans))
+        np.testing.assert_array_equal(means, REFERENCE.mean_keys(keys, spans))
+
+
+@pytest.mark.parametrize(("dtype", "centred"), [("float16", False), ("bfloat16", True)])
+def test_keys_are_hashed_with_all_their_bits(gpu_on_cpu: Any, dtype: str, centred: bool) -> None:
+    """A centred key has more of them than its dtype; a key of zeros is on the positive side of every plane."""
+    method = Socket(num_planes=6, num_tables=40, center_keys=centred)
+    problem = problem_of(method, bfloat16() if dtype == "bfloat16" else np.float16)
+    problem.keys[1, 1, 10] = 0
+    cache = prepare(gpu_on_cpu, method, problem)
+    codes = require_index(cache, problem.planes)
+    if not centred:
+        assert (codes[1, 1, :, 10] == 63).all()
+
+
+def test_tables_of_several_launches_are_all_counted(gpu_on_cpu: Any) -> None:
+    problem = random_problem(KEY, num_tables=260, num_planes=1, slots=70, head_dim=16)
+    codes = REFERENCE.hash_keys(problem.keys, problem.spans, problem.planes, None)
+    words = gpu_on_cpu.cupy.asarray(CodeLayout(260, 1).pack(codes))
+    at: Any = (problem.spans, problem.planes, "tanh_scaled", 0.4)
+    found = host(gpu_on_cpu.soft_scores(gpu_on_cpu.cupy.asarray(problem.query), words, *at))[..., :70]
+    np.testing.assert_allclose(found, REFERENCE.soft_scores(problem.query, codes, *at), rtol=1e-5)
+
+
+def test_a_group_is_added_in_head_order_and_keeps_subnormal_sums(gpu_on_cpu: Any) -> None:
+    scores = np.array([[[1e8], [1.0], [-1e8], [3e-45], [3e-45], [0.0]]], np.float32)
+    total = gpu_on_cpu.cupy.empty((1, 2, 1), np.float32)
+    sum_group_into(total, gpu_on_cpu.cupy.asarray(scores))
+    np.testing.assert_array_equal(host(total)[0], sum_group(scores[0], 2))
 
 
 @pytest.mark.parametrize("sampler", ["phase_carried", "flash"])

@@ -18,6 +18,7 @@ from socket_theory.numpy_backend import NumpyBackend
 from socket_theory.selection import rank_keys
 
 CAPACITY, THREADS = 2048, 1024
+SMALLEST = np.array([np.finfo(np.float32).tiny])
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +36,11 @@ def select(cupy_on_cpu: ModuleType) -> Callable[..., Any]:
         kept = budget.kept(span[1])
         indices, lengths = np.full((1, kept), -7, np.int32), np.zeros(1, np.int32)
         survivors, counts, status = np.zeros(CAPACITY, np.uint64), np.zeros(3, np.uint32), np.zeros(1, np.uint32)
+        orders = rank_keys(np.where(np.isnan(scores), np.inf, scores)) >> np.uint64(32)
+        orders = np.where(np.isnan(scores), 2**32 - 1, orders).astype(np.uint64)
+        slots = np.arange(span[0] + budget.sink, sum(span) - budget.window)
         floors = floor if floor is None or isinstance(floor, np.ndarray) else np.array(floor, np.uint32)
         if floors is not None:
-            orders = rank_keys(np.where(np.isnan(scores), np.inf, scores)) >> np.uint64(32)
-            orders = np.where(np.isnan(scores), 2**32 - 1, orders).astype(np.uint64)
-            slots = np.arange(span[0] + budget.sink, sum(span) - budget.window)
             passed = slots[orders[slots] >= floors[0]]
             keys = np.tile(orders[passed] << np.uint64(32) | passed.astype(np.uint64), listings)
             counts[0] = len(keys)
@@ -51,6 +52,9 @@ def select(cupy_on_cpu: ModuleType) -> Callable[..., Any]:
         numbers = map(np.int32, (len(scores), 1, CAPACITY, kept, budget.sink, budget.window))
         kernel((parts, 1), (THREADS,), (*arrays, *numbers, np.int64(tokens), np.float64(budget.fraction or 0)))
         assert counts[:2].tolist() == [0, 0] or floors is None
+        assert lengths[0] == kept
+        vanished = kept > span[1] - len(slots) and (orders[slots] < rank_keys(SMALLEST)[0] >> np.uint64(32)).all()
+        assert status[0] == 4 * vanished
         return indices[0], int(counts[2])
 
     return selected
@@ -63,6 +67,8 @@ def scores_of(kind: str, slots: int, draw: np.random.Generator) -> Any:
         "wide": np.exp(20 * normal.clip(0, 4)),
         "few_distinct": draw.integers(0, 3, slots),
         "equal": np.zeros(slots),
+        "zeros_of_both_signs": np.where(draw.random(slots) < 0.5, 0.0, -0.0),
+        "subnormal": 1e-40 * normal,
         "some_nan": np.where(draw.random(slots) < 0.2, np.nan, normal),
         "all_nan": np.full(slots, np.nan),
     }[kind]
@@ -71,7 +77,9 @@ def scores_of(kind: str, slots: int, draw: np.random.Generator) -> Any:
     return scores
 
 
-@pytest.mark.parametrize("kind", ["narrow", "wide", "few_distinct", "equal", "some_nan", "all_nan"])
+@pytest.mark.parametrize(
+    "kind", ["narrow", "wide", "few_distinct", "equal", "zeros_of_both_signs", "subnormal", "some_nan", "all_nan"]
+)
 def test_selection_ends_and_is_the_references_whatever_the_floor_is(select: Callable[..., Any], kind: str) -> None:
     draw = np.random.default_rng(3)
     searched = []
@@ -90,6 +98,31 @@ def test_selection_ends_and_is_the_references_whatever_the_floor_is(select: Call
         expected = NumpyBackend().select(finite[None, None], np.array([[start, length]]), budget, 1)[0, 0]
         np.testing.assert_array_equal(found, expected)
     assert 0 < sum(searched) < 9
+
+
+@pytest.mark.parametrize(
+    ("length", "budget"),
+    [
+        (25, Budget(fraction=0.1)),
+        (45, Budget(fraction=0.1)),
+        (45, Budget(fraction=1e-9)),
+        (45, Budget(fraction=0.5, sink=20, window=19)),
+        (8, Budget(fraction=0.5, sink=3, window=7)),
+        (8, Budget(tokens=11, sink=3, window=7)),
+        (1, Budget(tokens=11, sink=3, window=7)),
+        (45, Budget(tokens=45)),
+        (45, Budget(tokens=7, sink=7)),
+    ],
+    ids=str,
+)
+def test_shares_and_short_sequences_keep_what_the_reference_keeps(
+    select: Callable[..., Any], length: int, budget: Budget
+) -> None:
+    scores = scores_of("wide", 128, np.random.default_rng(2))
+    for parts in (1, 3):
+        found, _ = select(scores, (37, length), budget, parts)
+        expected = NumpyBackend().select(scores[None, None], np.array([[37, length]]), budget, 1)[0, 0]
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("listings", [2, 40, 100])
@@ -113,8 +146,12 @@ def test_selection_spans_more_slots_than_a_block_marks_at_a_time(
     scores = scores_of(kind, 140_000, np.random.default_rng(4))
     span = (37, 139_800)
     unforced = scores[span[0] + 3 : sum(span) - 7]
-    top = int((unforced == unforced.max()).sum())
-    for wanted in (top, top - 1, top + 1, 5):
+    ties = np.flatnonzero(unforced == unforced.max())
+    top, later = (
+        len(ties),
+        int((ties + span[0] + 3 >= 70 * 1024).sum()),
+    )  # a border of any piece that slots are cut into
+    for wanted in (top, top - 1, top + 1, later, 5):
         floor = np.array([2**32 - 1, 1], np.uint32) if floored else None
         budget = Budget(tokens=10 + max(1, wanted), sink=3, window=7)
         found, times = select(scores, span, budget, 1, floor)

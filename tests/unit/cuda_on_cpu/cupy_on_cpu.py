@@ -21,7 +21,7 @@ import numpy as np
 FOLDER = Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 INSTALL = "no C++ compiler is installed: install g++ or clang++."
-FLAGS = "-std=c++17 -O1 -w -shared -fPIC -fno-strict-aliasing -U_FORTIFY_SOURCE".split()
+FLAGS = ["-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
 ATTRIBUTES = {"MaxSharedMemoryPerBlockOptin": 227 * 1024, "MultiProcessorCount": 6}
 RUN = """
 extern "C" const char* run(int x, int y, int threads, int shared_bytes, void** arguments) {
