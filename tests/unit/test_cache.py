@@ -48,6 +48,27 @@ def test_capacity_counts_the_slots_before_the_start():
         cache.append(KEYS[:, :, :2], VALUES[:, :, :2])
 
 
+@pytest.mark.parametrize("which", ["keys", "values"])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: np.where(np.arange(8) == 5, np.nan, rows), "contains NaN or infinity"),
+        (lambda rows: np.where(np.arange(8) == 5, -np.inf, rows), "contains NaN or infinity"),
+        (lambda rows: rows * 1e33, "in magnitude: rescale it"),
+        (lambda rows: rows.astype(np.float32), "convert them first"),
+        (lambda rows: np.round(rows).astype(np.int64), "pass one of float16"),
+        (lambda rows: rows[..., :4], "do not fit the cache"),
+        (lambda rows: rows[:, :1], "pass"),
+    ],
+)
+def test_an_append_of_another_kind_is_refused_whichever_of_both_arrays_it_is(which, change, sentence):
+    cache = Socket(num_tables=5).prepare(KEYS, VALUES, key=KEY, capacity=40)
+    rows = {"keys": KEYS[:, :, :3], "values": VALUES[:, :, :3]}
+    rows[which] = change(rows[which])
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        cache.append(**rows)
+
+
 def test_truncating_goes_from_one_token_to_all_of_them():
     cache = Dense().prepare(KEYS, VALUES, kv_start=[2, 0], kv_len=[28, 7])
     assert cache.truncate(cache.kv_len).kv_len.tolist() == [28, 7]
