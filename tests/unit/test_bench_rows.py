@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,19 @@ def test_bytes_are_those_of_the_arrays_a_step_reads():
     assert byte_model.socket_bytes(SHAPE, kept, 84) == codes.nbytes + norms.nbytes + rows_of_all_lists
     assert byte_model.build_bytes(SHAPE, 84) == 2 * keys.nbytes + codes.nbytes + norms.nbytes
     assert byte_model.append_bytes(SHAPE, 84) == 2 * (2 * 2 * keys[0, 0, 0].nbytes + 84)
+
+
+def test_every_sequence_of_a_batch_is_counted():
+    three = replace(SHAPE, batch=3)
+    counts = [
+        lambda shape: byte_model.dense_bytes(shape),
+        lambda shape: byte_model.socket_bytes(shape, 5, 84),
+        lambda shape: byte_model.build_bytes(shape, 84),
+        lambda shape: byte_model.append_bytes(shape, 84),
+        lambda shape: byte_model.santa_bytes(shape, 9 * shape.batch),
+    ]
+    for count in counts:
+        assert count(three) == 3 * count(SHAPE)
 
 
 def test_records_follow_the_schema_and_hold_no_nan():

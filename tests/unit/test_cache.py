@@ -75,6 +75,20 @@ def test_truncating_goes_from_one_token_to_all_of_them():
     assert cache.truncate(1).kv_len.tolist() == [1, 1]
 
 
+def test_truncating_keeps_the_start_and_taking_does_not_count_from_the_end():
+    cache = Dense().prepare(KEYS, VALUES, kv_start=[2, 1], kv_len=[28, 7])
+    assert cache.truncate([5, 6]).spans.tolist() == [[2, 5], [1, 6]]
+    for rows in ([-1, 0], [0, 2]):
+        with pytest.raises(ValueError, match="pass integers from 0 to 1"):
+            cache.take(rows)
+
+
+@pytest.mark.parametrize(("start", "length"), [(5, 26), ([0, 25], [30, 6]), (30, 1), (-1, 3), (0, 0), (0, 31)])
+def test_spans_beyond_the_slots_are_refused(start, length):
+    with pytest.raises(ValueError, match=r"for 30 slots: pass .* kv_start \+ kv_len at most the slots"):
+        Dense().prepare(KEYS, VALUES, kv_start=start, kv_len=length)
+
+
 def test_take_carries_the_center_along():
     method = Socket(num_tables=5, center_keys=True)
     taken = method.prepare(KEYS, VALUES, key=KEY).take([1, 0])

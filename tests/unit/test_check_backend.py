@@ -11,7 +11,7 @@ import pytest
 from socket_theory import Key
 from socket_theory.numpy_backend import NumpyBackend
 from socket_theory.selection import Budget
-from socket_theory.testing import check_backend, random_problem
+from socket_theory.testing import assert_close, check_backend, random_problem
 
 REFERENCE = NumpyBackend()
 PROBLEM = random_problem(Key.from_seed(7), num_qo_heads=6, num_kv_heads=2, slots=70, num_tables=5, num_planes=6)
@@ -169,3 +169,9 @@ def test_every_broken_operation_is_seen(fault: str) -> None:
     setattr(broken, operation, given)
     with np.errstate(all="ignore"), pytest.raises(AssertionError):
         check_backend(broken, PROBLEM)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_not_finite_is_close_to_nothing(wrong: float) -> None:
+    with pytest.raises(AssertionError, match="relative RMS error"):
+        assert_close(np.array([1.0, wrong]), np.array([1.0, 2.0]), "float16")
