@@ -7,6 +7,7 @@ pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
 
 from socket_theory import Key
 from socket_theory.backend import bfloat16
+from socket_theory.hashing import hash_keys
 from socket_theory.numpy_backend import NumpyBackend
 from socket_theory.sampling import sample_mean, sample_mean_value_aware
 from socket_theory.testing import random_problem
@@ -38,6 +39,10 @@ def test_narrow_arrays_give_what_the_same_numbers_in_float64_give(dtype):
         yield from ENGINE.average(scores, values, p.spans)
         yield from ENGINE.sample(scores, values, p.spans, norms, points)
 
+    codes = ENGINE.hash_keys(keys, p.spans, p.planes, mean)
+    for row, (start, length) in enumerate(p.spans):
+        centred = wide[1][row, 1, start : start + length] - mean[row, 1].astype(np.float64)
+        np.testing.assert_array_equal(codes[row, 1, :, start : start + length], hash_keys(centred, p.planes))
     for found, expected in zip(everything(*narrow), everything(*wide), strict=True):
         np.testing.assert_array_equal(found, expected)
 
