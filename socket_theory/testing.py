@@ -1,7 +1,4 @@
-"""For tests, ours and other backends': the tolerance table, comparison, inputs and the backend contract.
-
-`check_backend(backend, problem)` runs the operations of the Protocol against the reference.
-"""
+"""For tests, ours and other backends': the tolerance table, comparison and inputs."""
 
 from __future__ import annotations
 
@@ -11,12 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.backend import Backend
 from socket_theory.checks import require_float
-from socket_theory.hashing import Planes, QueryMap, SignHash
-from socket_theory.numpy_backend import NumpyBackend
+from socket_theory.hashing import Planes, SignHash
 from socket_theory.rng import Key
-from socket_theory.selection import Budget
 
 Array = NDArray[Any]
 
@@ -85,92 +79,3 @@ def random_problem(
     planes = SignHash(num_tables, num_planes, head_dim).draw(key)
     spans = np.stack([start, length], axis=1).astype(np.int64)
     return Problem(query.astype(dtype), keys.astype(dtype), values.astype(dtype), spans, planes)
-
-
-def check_backend(backend: Backend, problem: Problem, score_error: float = 1e-4) -> None:
-    """AssertionError unless every scoring, selection and attention operation agrees with the reference.
-
-    `score_error` is the RMS error that scores may have, in standard deviations of the scores over tokens. Slots that
-    the backend pads an index with are ignored.
-    """
-    truth = NumpyBackend()
-    spans, planes, name = problem.spans, problem.planes, problem.query.dtype
-    query, keys, values = (backend.to_device(a) for a in (problem.query, problem.keys, problem.values))
-    slots = problem.keys.shape[2]
-
-    def on_host(array: Any) -> Array:
-        return np.asarray(backend.to_host(array))
-
-    codes = truth.hash_keys(problem.keys, spans, planes, None)
-    norms = truth.value_norms(problem.values, spans)
-    index = backend.hash_keys(keys, spans, planes, None)
-    assert_close(on_host(backend.value_norms(values, spans))[..., :slots], norms, name)
-    assert_close(on_host(backend.mean_keys(keys, spans)), truth.mean_keys(problem.keys, spans), name)
-    settings: tuple[tuple[QueryMap, float], ...] = (("tanh_scaled", 0.4), ("tanh", 0.05), ("linear", 3.0))
-    for query_map, temperature in settings:
-        expected = truth.soft_scores(problem.query, codes, spans, planes, query_map, temperature)
-        found = backend.soft_scores(query, index, spans, planes, query_map, temperature)
-        _assert_scores(on_host(found)[..., :slots], expected, score_error)
-        expected = truth.log_soft_scores(problem.query, codes, spans, planes, query_map, temperature)
-        found = backend.log_soft_scores(query, index, spans, planes, query_map, temperature)
-        _assert_scores(on_host(found)[..., :slots], expected, score_error)
-    # Heads whose weights underflow beside those whose do not, and then alone: rows to be added are on one scale.
-    cold = problem.query.copy()
-    cold[:, 1::2] *= 1000
-    for given in (cold, 1000 * problem.query):
-        expected = truth.soft_scores(given, codes, spans, planes, "linear", 0.1, shared=True)
-        found = backend.soft_scores(backend.to_device(given), index, spans, planes, "linear", 0.1, shared=True)
-        _assert_scores(on_host(found)[..., :slots], expected, score_error)
-    expected = truth.hard_scores(problem.query, codes, spans, planes)
-    found = backend.hard_scores(query, index, spans, planes)
-    _assert_scores(on_host(found)[..., :slots], expected, score_error)
-    scores = truth.exact_scores(problem.query, problem.keys, spans, 0.25)
-    _assert_scores(on_host(backend.exact_scores(query, keys, spans, 0.25)), scores, score_error)
-    for budget in (Budget(tokens=9, sink=2, window=3), Budget(fraction=0.3, group="shared"), Budget(tokens=10**6)):
-        kept = truth.select(scores, spans, budget, problem.keys.shape[1])
-        found = backend.select(backend.to_device(scores), spans, budget, problem.keys.shape[1])
-        if not np.array_equal(on_host(found), kept):
-            raise AssertionError(f"the selection of {budget} differs on identical scores.")
-        value, lse = truth.attend(problem.query, problem.keys, problem.values, kept, 0.25)
-        got = backend.attend(query, keys, values, backend.to_device(kept), 0.25)
-        assert_close(on_host(got[0]), value, name)
-        assert_close(on_host(got[1]), lse, name)
-
-    _check_weights(backend, problem, norms)
-
-
-def _check_weights(backend: Backend, problem: Problem, norms: Array) -> None:
-    """Weighing, averaging, sampling and reordering, on identical log weights and norms."""
-    truth, put, spans, name = NumpyBackend(), backend.to_device, problem.spans, problem.query.dtype
-    logs = truth.exact_scores(problem.query, problem.keys, spans, 0.25).astype(np.float64)
-    found = np.asarray(backend.to_host(backend.weigh_scores(put(logs.astype(np.float32)), put(norms))))
-    _assert_scores(found, truth.weigh_scores(logs.astype(np.float32), norms), 1e-6)
-    weak, short = (np.exp(logs) * 1e-30).astype(np.float32), norms * np.float32(1e-20)
-    for shared in (False, True):
-        found = np.asarray(backend.to_host(backend.weigh_scores(put(weak), put(short), shared=shared)))
-        _assert_scores(found, truth.weigh_scores(weak, short, shared=shared), 1e-6)
-    points = Key.from_seed(0).generator().random((*logs.shape[:2], 20))
-    averages = truth.average(logs, problem.values, spans), backend.average(put(logs), put(problem.values), spans)
-    pairs: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = [averages]
-    for given in (None, norms):
-        drawn = truth.sample(logs, problem.values, spans, given, points)
-        host_norms = None if given is None else put(given)
-        pairs.append((drawn, backend.sample(put(logs), put(problem.values), spans, host_norms, points)))
-    for expected, got in pairs:
-        for left, right in zip(got, expected, strict=True):
-            assert_close(np.asarray(backend.to_host(left)), right, name)
-    rows = np.array([1, 0, 1]) % len(spans)
-    taken = backend.take_rows({"keys": put(problem.keys)}, rows)["keys"]
-    if not np.array_equal(np.asarray(backend.to_host(taken)), problem.keys[rows], equal_nan=True):
-        raise AssertionError("take_rows gives other rows than asked for.")
-
-
-def _assert_scores(actual: Array, expected: Array, allowed: float) -> None:
-    """Equal -inf pattern, and an RMS error within `allowed` standard deviations of the scores over tokens."""
-    valid = np.isfinite(expected)
-    if not np.array_equal(valid, np.isfinite(actual)):
-        raise AssertionError("scores are finite on other slots than the reference's.")
-    spread = max(float(np.std(expected[valid], dtype=np.float64)), 1e-6)
-    error = float(np.sqrt(np.mean((actual[valid].astype(np.float64) - expected[valid]) ** 2)))
-    if not error <= allowed * spread:
-        raise AssertionError(f"the score error is {error / spread:.3g} standard deviations, allowed is {allowed:g}.")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
-from collections.abc import Callable, Generator
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 ALL_EXTRAS_REQUIRED = os.environ.get("REQUIRE_ALL_EXTRAS") == "1"
@@ -44,6 +48,37 @@ def require_extra() -> Callable[..., Any]:
         return found[0] if len(found) == 1 else found
 
     return require
+
+
+@pytest.fixture(scope="session")
+def cupy_on_cpu() -> ModuleType:
+    """The module that stands in for CuPy where kernels are built for a CPU; skips without a compiler."""
+    file = Path(__file__).parent / "unit" / "cuda_on_cpu" / "cupy_on_cpu.py"
+    spec = importlib.util.spec_from_file_location("cupy_on_cpu", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if module.COMPILER is None:
+        pytest.skip(module.INSTALL)
+    return module
+
+
+@pytest.fixture(scope="module")
+def gpu_on_cpu(cupy_on_cpu: ModuleType) -> Iterator[Any]:
+    """The GPU backend, its kernels on the CPU, for as long as a module's tests run."""
+    pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
+    from socket_gpu import _compile, _launch, backend
+
+    cached = (_compile._module, _launch._attribute, backend._require)
+    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
+        patch.setitem(sys.modules, "cupy", cupy_on_cpu.CupyOnCpu("cupy"))
+        patch.setattr(backend, "missing_requirement", lambda: None)
+        for function in cached:
+            function.cache_clear()
+        yield backend.CupyBackend()
+    for function in cached:
+        function.cache_clear()
 
 
 def _fail_if_skipped_for_an_extra(report: pytest.TestReport | pytest.CollectReport) -> None:

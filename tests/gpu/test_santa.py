@@ -90,6 +90,17 @@ def test_all_but_a_few_draws_are_the_references_bit_for_bit(device, kernels):
             same_step(device, plan, query, **other)
 
 
+@pytest.mark.parametrize(("sampler", "tile_len"), [("phase_carried", None), ("flash", 32)])
+def test_more_tiles_than_a_block_has_threads_are_all_drawn_from(device, sampler, tile_len):
+    """704 and 701 tiles for 512 threads: every thread adds up two, and the last ones fewer or none."""
+    method, length = Santa(900, sampler, tile_len), 22_401 if sampler == "flash" else 90_001
+    sizes = {"num_qo_heads": 2, "num_kv_heads": 1, "slots": length + 5, "dtype": bfloat16()}
+    problem = device.problem(method, head_dim=64, spans=[(3, length), (0, 513 * (tile_len or 128))], **sizes)
+    plan, query = device.santa_plan(device.prepare(method, problem), problem.query), device.put(problem.query)
+    plan.run(query)
+    same_step(device, plan, query, 0)
+
+
 def same_step(device, plan, query, step, first_row=0):
     """Every stage of the plan's last run, its `step`, against float64 on what the stage before gave.
 

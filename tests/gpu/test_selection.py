@@ -72,6 +72,17 @@ def test_selection_spans_more_slots_than_a_block_marks_at_a_time(device):
         np.testing.assert_array_equal(found, NumpyBackend().select(scores, spans, budget, 1))
 
 
+@pytest.mark.parametrize("short", [0, 1, 40])
+def test_ties_that_are_kept_whole_are_kept_in_every_window(device, short):
+    """Each of four blocks marks its 150000 slots in two windows; the last score kept is all of its ties, or less."""
+    scores = DRAW().integers(0, 4, (1, 1, 600_003)).astype(np.float32)
+    spans = np.array([[41, 599_950]])
+    ties = int((scores[0, 0, 41 + 5 : 599_991 - 7] == 3).sum())
+    budget = Budget(tokens=12 + ties - short, sink=5, window=7)
+    found = device.get(device.engine.select(device.put(scores), spans, budget, 1))
+    np.testing.assert_array_equal(found, NumpyBackend().select(scores, spans, budget, 1))
+
+
 @pytest.fixture(scope="module")
 def planned(device):
     """A plan over one sequence with its query, its cache's scores and what they select by the reference."""

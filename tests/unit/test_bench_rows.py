@@ -72,6 +72,19 @@ def test_bytes_are_those_of_the_arrays_a_step_reads():
     assert byte_model.append_bytes(SHAPE, 84) == 2 * (2 * 2 * keys[0, 0, 0].nbytes + 84)
 
 
+def test_every_sequence_of_a_batch_is_counted():
+    three = replace(SHAPE, batch=3)
+    counts = [
+        lambda shape: byte_model.dense_bytes(shape),
+        lambda shape: byte_model.socket_bytes(shape, 5, 84),
+        lambda shape: byte_model.build_bytes(shape, 84),
+        lambda shape: byte_model.append_bytes(shape, 84),
+        lambda shape: byte_model.santa_bytes(shape, 9 * shape.batch),
+    ]
+    for count in counts:
+        assert count(three) == 3 * count(SHAPE)
+
+
 def test_records_follow_the_schema_and_hold_no_nan():
     stages = {"score": 6.0, "select": 2.0, "attend": 2.0}
     rows = [

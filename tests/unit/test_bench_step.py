@@ -18,6 +18,7 @@ from socket_gpu.bench.inputs import QUERIES, Inputs
 from socket_gpu.layout import CodeLayout
 from socket_theory import Budget, Key, Socket
 from socket_theory.checks import bfloat16
+from socket_theory.numpy_backend import NumpyBackend
 
 SHAPE = Shape(2, 4, 2, 320, head_dim=32)
 LAYOUT = CodeLayout(60, 10)
@@ -123,6 +124,12 @@ class Unwritten(NumpyPlan):
         self.value[0, 1] = before
 
 
+class LastRow(NumpyPlan):
+    def attend(self, query):
+        super().attend(query)
+        self.value[-1, -1] *= bfloat16().type(1.1)
+
+
 class Reported(NumpyPlan):
     def check(self):
         raise RuntimeError("an output is not finite.")
@@ -196,6 +203,7 @@ def test_misses_are_counted_and_timed(inputs, monkeypatch, plan, share):
         (NoNorms, "scores of sequence"),
         (AnotherHeadsSelection, "planned selection differs"),
         (OtherHead, "output of sequence"),
+        (LastRow, "output of sequence 1, query head 3"),
         (Unwritten, "NaN"),
         (Reported, "an output is not finite"),
     ],
@@ -243,4 +251,33 @@ def test_an_index_with_wrong_codes_ends_in_the_gate(inputs, monkeypatch):
 
     monkeypatch.setattr(Socket, "prepare", without_a_ring)
     with pytest.raises(GateError, match="codes of sequence 0, KV head 0 differ"):
+        measure(inputs, monkeypatch)
+
+
+@pytest.mark.parametrize("wrong", ["last codes", "norms", "last norm"])
+def test_an_index_that_is_wrong_anywhere_ends_in_the_gate(inputs, monkeypatch, wrong):
+    packed = Socket.prepare
+
+    def broken(self, keys, values, **options):
+        cache = packed(self, keys, values, **options)
+        arrays = {name: array.copy() for name, array in cache.arrays.items()}
+        if wrong == "last codes":
+            arrays["codes"][1, 1, -1] ^= np.uint32(1)
+        else:
+            arrays["value_norms"][..., -1 if wrong == "last norm" else slice(None)] *= 1.05 if wrong == "norms" else 2
+        return replace(cache, arrays=arrays)
+
+    monkeypatch.setattr(Socket, "prepare", broken)
+    with pytest.raises(GateError, match="codes of sequence 1" if wrong == "last codes" else "value norms of sequence"):
+        measure(inputs, monkeypatch)
+
+
+def test_a_selection_that_is_wrong_in_the_backend_too_ends_in_the_gate(inputs, monkeypatch):
+    select = NumpyBackend.select
+
+    def lowest(self, scores, *arguments):
+        return select(self, -scores, *arguments)
+
+    monkeypatch.setattr(NumpyBackend, "select", lowest)
+    with pytest.raises(GateError, match="selection of sequence 0, query head 0 is not that of its scores"):
         measure(inputs, monkeypatch)

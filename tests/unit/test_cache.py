@@ -48,10 +48,45 @@ def test_capacity_counts_the_slots_before_the_start():
         cache.append(KEYS[:, :, :2], VALUES[:, :, :2])
 
 
+@pytest.mark.parametrize("which", ["keys", "values"])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: np.where(np.arange(8) == 5, np.nan, rows), "contains NaN or infinity"),
+        (lambda rows: np.where(np.arange(8) == 5, -np.inf, rows), "contains NaN or infinity"),
+        (lambda rows: rows * 1e33, "in magnitude: rescale it"),
+        (lambda rows: rows.astype(np.float32), "convert them first"),
+        (lambda rows: np.round(rows).astype(np.int64), "pass one of float16"),
+        (lambda rows: rows[..., :4], "do not fit the cache"),
+        (lambda rows: rows[:, :1], "pass"),
+    ],
+)
+def test_an_append_of_another_kind_is_refused_whichever_of_both_arrays_it_is(which, change, sentence):
+    cache = Socket(num_tables=5).prepare(KEYS, VALUES, key=KEY, capacity=40)
+    rows = {"keys": KEYS[:, :, :3], "values": VALUES[:, :, :3]}
+    rows[which] = change(rows[which])
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        cache.append(**rows)
+
+
 def test_truncating_goes_from_one_token_to_all_of_them():
     cache = Dense().prepare(KEYS, VALUES, kv_start=[2, 0], kv_len=[28, 7])
     assert cache.truncate(cache.kv_len).kv_len.tolist() == [28, 7]
     assert cache.truncate(1).kv_len.tolist() == [1, 1]
+
+
+def test_truncating_keeps_the_start_and_taking_does_not_count_from_the_end():
+    cache = Dense().prepare(KEYS, VALUES, kv_start=[2, 1], kv_len=[28, 7])
+    assert cache.truncate([5, 6]).spans.tolist() == [[2, 5], [1, 6]]
+    for rows in ([-1, 0], [0, 2]):
+        with pytest.raises(ValueError, match="pass integers from 0 to 1"):
+            cache.take(rows)
+
+
+@pytest.mark.parametrize(("start", "length"), [(5, 26), ([0, 25], [30, 6]), (30, 1), (-1, 3), (0, 0), (0, 31)])
+def test_spans_beyond_the_slots_are_refused(start, length):
+    with pytest.raises(ValueError, match=r"for 30 slots: pass .* kv_start \+ kv_len at most the slots"):
+        Dense().prepare(KEYS, VALUES, kv_start=start, kv_len=length)
 
 
 def test_take_carries_the_center_along():

@@ -35,7 +35,8 @@ def test_every_fault_changes_one_line_of_a_file_that_still_compiles(tmp_path: Pa
         mutate.apply(fault, tmp_path)
         before, after = source.read_text().splitlines(), target.read_text().splitlines()
         assert sum(old != new for old, new in zip(before, after, strict=True)) == 1, fault.wrong
-        compile(target.read_text(), fault.file, "exec")
+        if fault.file.endswith(".py"):
+            compile(target.read_text(), fault.file, "exec")
 
 
 def test_the_table_covers_what_it_has_to() -> None:

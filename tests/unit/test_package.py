@@ -23,6 +23,7 @@ LAYERS = (
     {"cli", "report", "__main__"},
     {"evaluate"},
     {"claims"},
+    {"backend_contract"},
     {"testing"},
     {"integrations"},
     {"estimators", "__init__"},

@@ -107,6 +107,15 @@ def test_a_loop_of_steps_is_warned_of_once():
     assert len(caught) == 1
 
 
+@pytest.mark.parametrize("bad", [np.nan, -np.nan])
+def test_scores_that_are_nan_are_refused_and_a_share_is_at_most_one(bad):
+    with pytest.raises(ValueError, match="the scores contain NaN"):
+        select_tokens(np.array([1.0, bad, 2.0]), Budget(tokens=1))
+    for fraction in (1.0000001, 1.5, 100):
+        with pytest.raises(ValueError, match="pass a share of the tokens"):
+            Budget(fraction=fraction)
+
+
 def test_a_group_sum_runs_in_head_order_in_float32():
     scores = np.array([[1e8], [1.0], [-1e8], [5.0], [6.0], [7.0]], dtype=np.float32)
     total = sum_group(scores, 2)
