@@ -114,7 +114,7 @@ def _check_weights(backend: Backend, problem: Problem, norms: Array) -> None:
     logs = truth.exact_scores(problem.query, problem.keys, spans, 0.25).astype(np.float64)
     found = np.asarray(backend.to_host(backend.weigh_scores(put(logs.astype(np.float32)), put(norms))))
     _assert_scores(found, truth.weigh_scores(logs.astype(np.float32), norms), 1e-6)
-    weak, short = (np.exp(logs) * 1e-30).astype(np.float32), norms * np.float32(1e-20)
+    weak, short = (np.exp(logs) * 1e-24).astype(np.float32), norms * np.float32(1e-20)
     weak[:, 1::2] *= np.float32(1e-6)
     for shared in (False, True):
         found = np.asarray(backend.to_host(backend.weigh_scores(put(weak), put(short), shared=shared)))
