@@ -27,6 +27,7 @@ extensions = [
     "decode_table",
     "ranking_table",
     "santa_table",
+    "settings_table",
 ]
 exclude_patterns = ["_build", "guide/generated", "benchmarks/generated"]
 nitpicky = True

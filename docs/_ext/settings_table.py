@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from page_parts import Case, Row, best_dense, case_of, ratio, table
 
+from socket_gpu.bench.cases import RECOMMENDED
 from socket_theory import Socket
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ ATTENTION, SPEED = "attention-smollm2.json", "settings-h200.json"
 SETTINGS = {
     "as released": Socket.as_released(),
     "default": Socket(),
-    "recommended": Socket(temperature=1.0),
+    "recommended": RECOMMENDED,
 }
 CODE = {
     "as released": "`Socket.as_released()`",
@@ -43,7 +45,7 @@ def _error(attention: Row, method: Socket) -> float:
 
 def _measured(speed: Row, case: Case, method: Socket) -> Row:
     rows = [row for row in speed["rows"] if row["method"] == "socket" and case_of(row) == case]
-    names = set(method.__dataclass_fields__)
+    names = asdict(method).keys()
     return next(row for row in rows if Socket(**{n: row["settings"][n] for n in names}) == method)
 
 

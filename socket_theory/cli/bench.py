@@ -134,6 +134,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def _settings(settings: dict[str, Any]) -> str:
     words = [settings["call"]] if settings.get("call") else []
     words += [f"P={settings['num_planes']}"] if "num_planes" in settings else []
+    words += [f"τ={settings['temperature']}"] if "temperature" in settings else []
+    words += ["×|v|"] if settings.get("value_weight") else []
     words += [f"S={settings['num_samples']} {settings['sampler']}"] if "num_samples" in settings else []
     words += [settings["input"]] if "input" in settings else []
     return ", ".join(words) or "-"
