@@ -276,6 +276,6 @@ def test_thresholds_of_claims_spend_the_level_they_are_given() -> None:
     held = bounded_mean(moments, [0.0, 0.0], V, R, level)
     excess = R * held.allowed / V
     assert 2 * math.exp(-3 * V / R**2 * bennett(excess)) == pytest.approx(level / 2, rel=1e-9)
-    two = binomial_mean([30, 5], 100, [0.2, 0.1], level)
-    assert two.observed == pytest.approx(0.1)
-    assert two.allowed == pytest.approx(critical_count(0.2, 100, level / 4) / 100 - 0.2)
+    one, both = binomial_mean(30, 100, 0.2, level), binomial_mean([30, 30], 100, 0.2, level)
+    assert one.allowed == pytest.approx(critical_count(0.2, 100, level / 2) / 100 - 0.2)
+    assert both.allowed == pytest.approx(critical_count(0.2, 100, level / 4) / 100 - 0.2)

@@ -108,7 +108,7 @@ def test_sequences_that_are_not_there_are_not_taken(rows: list[int]) -> None:
 def test_a_center_is_made_of_finite_floats() -> None:
     method, center = Socket(num_tables=2, center_keys=True), np.zeros((2, 2, 4))
     for wrong, error in ((spoilt(center, (1, 0, 0)), ValueError), (center.astype(int), TypeError)):
-        with pytest.raises(error, match="center (contains NaN|has dtype int64)"):
+        with pytest.raises(error, match=r"center (contains NaN|has dtype int64)"):
             method.prepare(KEYS, KEYS, key=Key.from_seed(0), center=wrong)
 
 
