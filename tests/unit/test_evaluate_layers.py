@@ -14,6 +14,9 @@ from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.contenders import Contender
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
 from socket_theory.evaluate.ranking import RankingSize, evaluate_ranking, run_trial
+from socket_theory.evaluate.replayed_step import MEASURES
+from socket_theory.evaluate.sampled_attention import evaluate_sampling, sampled_field
+from socket_theory.evaluate.sampled_attention import measure_layer as measure_sampled
 from socket_theory.evaluate.sampling_variance import SAMPLERS, variance_curves
 
 DRAW = Key.from_seed(2).generator()
@@ -116,8 +119,8 @@ def test_a_row_has_the_quantile_and_the_bar_of_its_errors() -> None:
 
 def test_the_range_of_slopes_is_that_of_eight_heads_in_ten_each_the_mean_of_its_positions() -> None:
     samples, powers = [32, 128], np.linspace(-2, -1, 21)
-    wobble = np.array([-0.3, 0.3])
-    relative = np.array(samples) ** (powers[:, None, None] + wobble[:, None])  # heads, positions, samples
+    wobble = np.linspace(-0.3, 0.3, 21)[::-1, None] * np.array([1, -1])  # of one head's first and second position
+    relative = np.array(samples) ** (powers[:, None] + wobble)[..., None]
     shaped = np.broadcast_to(relative[None, :, :, None], (1, 21, 2, len(SAMPLERS), 2))
     for curve in variance_curves(shaped, samples):
         assert (curve.slope_p10, curve.slope_p90) == (pytest.approx(-1.9), pytest.approx(-1.1))
@@ -134,3 +137,15 @@ def test_trials_of_a_ranking_are_different_draws_and_their_bar_is_one_standard_e
         assert row.standard_errors["precision"][place] == pytest.approx(statistics.stdev(precision) / 2)
     (other,) = evaluate_ranking(methods, [5, 20], size, seed=3)
     assert other.means != row.means
+
+
+def test_a_row_of_samplers_has_the_quantile_and_the_bar_of_its_errors() -> None:
+    field = sampled_field()
+    ((measures, _),) = each_layer(measure_sampled, CAPTURE, [3], field, seed=4, on_layer=lambda: None)
+    rows, _ = evaluate_sampling(CAPTURE, seed=4, layers=[3])
+    for place, row in enumerate(rows):
+        errors = measures[place][..., MEASURES.index("relative_error")]
+        units = errors.mean(axis=-1).ravel().tolist()
+        assert row.relative_error_mean == pytest.approx(statistics.fmean(units))
+        assert row.standard_error == pytest.approx(statistics.stdev(units) / 2)
+        assert row.relative_error_p90 == pytest.approx(np.percentile(errors, 90))
