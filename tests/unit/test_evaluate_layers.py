@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from socket_theory import Budget, HardLSH, Key, Socket
+from socket_theory import Budget, HardLSH, Key, Santa, Socket
 from socket_theory.evaluate.accuracy import evaluate_attention, measure_layer
 from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.contenders import Contender
@@ -18,6 +18,7 @@ from socket_theory.evaluate.replayed_step import MEASURES
 from socket_theory.evaluate.sampled_attention import evaluate_sampling, sampled_field
 from socket_theory.evaluate.sampled_attention import measure_layer as measure_sampled
 from socket_theory.evaluate.sampling_variance import SAMPLERS, variance_curves
+from socket_theory.value_sampling_moments import prop_bias
 
 DRAW = Key.from_seed(2).generator()
 CAPTURE = Capture(
@@ -149,3 +150,18 @@ def test_a_row_of_samplers_has_the_quantile_and_the_bar_of_its_errors() -> None:
         assert row.relative_error_mean == pytest.approx(statistics.fmean(units))
         assert row.standard_error == pytest.approx(statistics.stdev(units) / 2)
         assert row.relative_error_p90 == pytest.approx(np.percentile(errors, 90))
+
+
+def test_the_bias_of_prop_is_finite_where_a_tile_has_no_mass() -> None:
+    k = np.zeros((2, 40, 8))
+    k[:, 7:14, 0] = -1e4
+    q, v = np.full((4, 3, 8), 1.0), CAPTURE.v[0]
+    method = Santa(8, "biased_prop", tile_len=7)
+    measured, _ = measure_sampled(q, k, v, CAPTURE.positions, [method], Key.from_seed(0))
+    weights = (k[0, :, 0] == 0).astype(float)
+    for head in range(4):
+        for time, position in enumerate(CAPTURE.positions):
+            rows, law = v[head // 2, : position + 1].astype(float), weights[: position + 1]
+            bias = prop_bias(law, rows, 8, 7)
+            exact = np.linalg.norm(bias) / np.linalg.norm(law @ rows / law.sum())
+            assert measured[0, head, time, MEASURES.index("relative_bias")] == pytest.approx(exact)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from socket_theory import Budget, Dense, Key, Planes, Socket, softmax_attention
+from socket_theory import Budget, Dense, Key, Planes, Santa, Socket, softmax_attention
 from socket_theory.attention import weighted_state
 from socket_theory.bounds import (
     bernstein_ratio_radius,
@@ -26,7 +26,7 @@ from socket_theory.moments import SoftKernel
 from socket_theory.query_sampling import features_read, firing_probabilities, stratified_hits
 from socket_theory.rng import uniform
 from socket_theory.selection import select_tokens
-from socket_theory.tile_sampling import floor_one_budgets, largest_remainder
+from socket_theory.tile_sampling import floor_one_budgets, largest_remainder, merge_by_mass
 from socket_theory.value_sampling import iid_counts, systematic_counts
 from socket_theory.value_sampling_moments import value_covariance
 
@@ -165,3 +165,41 @@ def test_masses_add_up_to_one(budgets: Callable[..., Any], total: float) -> None
     with pytest.raises(ValueError, match=r"masses add up to .*: pass masses that add up to 1"):
         budgets(np.array([0.25, 0.75]) * total, 8)
     assert budgets(np.array([0.25, 0.75]) * (1 + 1e-12), 8).tolist() == [2, 6]
+
+
+def test_a_flag_is_no_count_and_a_share_is_at_most_one() -> None:
+    for make in (lambda: Budget(tokens=True), lambda: largest_remainder(np.ones(1), True), lambda: Santa(True)):
+        with pytest.raises(TypeError, match="=True is of type bool: pass an integer"):
+            make()
+    with pytest.raises(ValueError, match=r"fraction=1.2 was given: pass a share of the tokens in \(0, 1\]"):
+        Budget(fraction=1.2)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_query_heads_are_a_multiple_of_kv_heads(heads: int) -> None:
+    with pytest.raises(ValueError, match=f"the query has {heads} heads and the cache 2 KV heads"):
+        Dense().attend(np.ones((2, heads, 4)), CACHE)
+
+
+def test_a_query_is_made_of_finite_floats() -> None:
+    query = KEYS[:, :, 0]
+    for sequence in (0, 1):
+        with pytest.raises(ValueError, match="query contains NaN or infinity"):
+            Dense().attend(spoilt(query, (sequence, 1, 3)), CACHE)
+    with pytest.raises(TypeError, match="query has dtype int64"):
+        Dense().attend(query.astype(int), CACHE)
+    with pytest.raises(ValueError, match="sm_scale reaches"):
+        Dense().attend(query, CACHE, sm_scale=1e40)
+
+
+def test_a_tile_without_budget_or_mass_weighs_nothing() -> None:
+    weights = np.array([1.0, 1.0, 0.0, 0.0, 2.0])
+    merged = merge_by_mass(np.array([1, 0, 0, 0, 0]), weights, 2, np.array([1, 0, 0]))
+    assert merged.tolist() == [0.5, 0, 0, 0, 0]
+    with pytest.raises(ValueError, match=r"budgets of shape \(2,\)"):
+        merge_by_mass(np.ones(5), weights, 2, np.array([1, 1]))
+    with pytest.raises(ValueError, match="pass an integer of at least 0 for each"):
+        merge_by_mass(np.ones(5), weights, 2, np.array([1, -1, 1]))
+    for counts in (np.ones(4), np.ones(6)):
+        with pytest.raises(ValueError, match="were given for 5 weights: pass one for each"):
+            merge_by_mass(counts, weights, 2, np.array([1, 1, 1]))
