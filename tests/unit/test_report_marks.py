@@ -143,10 +143,10 @@ def test_a_verdict_is_that_of_check_and_control(
         r'<tr( class="failed")?>\s*<td><a href="#S1">.*?<td class="(good|bad)">(.)<.*?</tr>', page, re.DOTALL
     )
     assert row is not None
-    assert row.groups() == (None, "good", "✓") if good else (' class="failed"', "bad", "✗")
+    assert row.groups() == ((None, "good", "✓") if good else (' class="failed"', "bad", "✗"))
     article = re.search(r'<article class="claim( failed)?" id="S1">.*?verdict (good|bad)">(.)', page, re.DOTALL)
     assert article is not None
-    assert article.groups() == (None, "good", "✓") if good else (" failed", "bad", "✗")
+    assert article.groups() == ((None, "good", "✓") if good else (" failed", "bad", "✗"))
     assert ('id="failed"' in page) == (not good)
 
 
