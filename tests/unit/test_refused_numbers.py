@@ -11,6 +11,7 @@ import pytest
 from socket_theory import Budget, Dense, Key, Planes, Santa, Socket, softmax_attention
 from socket_theory.attention import weighted_state
 from socket_theory.bounds import (
+    DecodeShape,
     bernstein_ratio_radius,
     fourth_moment_radius,
     group_reads,
@@ -203,3 +204,11 @@ def test_a_tile_without_budget_or_mass_weighs_nothing() -> None:
     for counts in (np.ones(4), np.ones(6)):
         with pytest.raises(ValueError, match="were given for 5 weights: pass one for each"):
             merge_by_mass(counts, weights, 2, np.array([1, 1, 1]))
+
+
+@pytest.mark.parametrize("given", [{"rows": 101}, {"rows": -1}, {"rows": 5, "key_share": 1.1}, {"rows": np.nan}])
+def test_a_step_reads_no_more_than_there_is(given: dict[str, float]) -> None:
+    shape = DecodeShape(kv_len=100, num_qo_heads=4, num_kv_heads=2, head_dim=8)
+    assert shape.sampled(100) == shape.dense()
+    with pytest.raises(ValueError, match=r"(rows|key_share)=.* was given: pass"):
+        shape.sampled(**given)

@@ -139,3 +139,11 @@ def test_a_query_is_rounded_at_random_from_its_float64_values(method: Any, share
     found, wide = (sampler.attend(q, cache, key=KEY, out_dtype=np.float64) for q in (query, query.astype(np.float64)))
     np.testing.assert_array_equal(found.value, wide.value)
     np.testing.assert_array_equal(found.lse, wide.lse)
+
+
+def test_a_value_norm_is_rounded_once() -> None:
+    """In float32 the first number is the middle of two bfloat16 ones, and would go to the even one below."""
+    values = np.array([[[[1 + 2.0**-8 + 2.0**-30, 0.0], [1 + 2.0**-8, 0.0], [1 + 2.0**-8 - 2.0**-30, 0.0]]]])
+    norms = NumpyBackend().value_norms(values, np.array([[0, 3]]))
+    assert norms.dtype == np.float32
+    assert norms.tolist() == [[[1 + 2.0**-7, 1.0, 1.0]]]
