@@ -16,7 +16,7 @@ from scipy.stats import binom
 
 from socket_theory import bounds
 from socket_theory.bounds import ResidualMoments, SamplingSpread
-from socket_theory.claims.stats import Moments, binomial_mean, bounded_mean, critical_count, failure_rate
+from socket_theory.claims.stats import Moments, binomial_mean, bounded_mean, critical_count, failure_rate, tightness
 from socket_theory.moments import SoftKernel
 
 DELTA, COUNT, T = 0.05, 40, 0.3
@@ -279,3 +279,9 @@ def test_thresholds_of_claims_spend_the_level_they_are_given() -> None:
     one, both = binomial_mean(30, 100, 0.2, level), binomial_mean([30, 30], 100, 0.2, level)
     assert one.allowed == pytest.approx(critical_count(0.2, 100, level / 2) / 100 - 0.2)
     assert both.allowed == pytest.approx(critical_count(0.2, 100, level / 4) / 100 - 0.2)
+
+
+def test_tightness_takes_the_quantile_from_above() -> None:
+    """Of ten errors the .95 quantile lies between the two largest, and the larger one counts."""
+    errors = np.arange(1.0, 11.0)
+    assert tightness(20.0, errors, DELTA) == 2

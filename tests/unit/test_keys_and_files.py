@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from socket_theory import Key, RandomTokens, SignHash
+from socket_theory import HardLSH, Key, RandomTokens, SignHash
 from socket_theory.claims.engine import Context
 from socket_theory.estimators.baselines import head_uniforms
+from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.step import Step
-from socket_theory.evaluate import capture
+from socket_theory.evaluate import capture, ranking
 from socket_theory.hashing import round_to_bfloat16
 from socket_theory.rng import normal, philox, uniform
 
@@ -108,3 +109,28 @@ def test_one_byte_of_any_file_of_a_checkpoint_is_another_model(tmp_path: Path) -
     assert len(set(hashes)) == len(hashes)
     (tmp_path / "README.md").write_text("not read")
     assert capture.weights_sha256(tmp_path) == hashes[-1]
+
+
+def test_both_words_of_a_key_decide_what_its_generator_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`generator` goes through a digest, which is replaced here by keys that differ in one word."""
+    draws = []
+    for words in ((1, 2), (1, 3), (4, 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Key, "fold_in", lambda self, tag, value=0, words=words: Key(words))
+            draws.append(KEY.generator().random(4).tobytes())
+    assert len(set(draws)) == 3
+
+
+def test_trials_of_a_ranking_have_keys_and_queries_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def note(method: object, query: np.ndarray, cache: Cache) -> np.ndarray:
+        seen.extend((query.tobytes(), cache.keys.tobytes()))
+        return scores_of(method, query, cache)  # type: ignore[arg-type]
+
+    scores_of = ranking.scores_of
+    monkeypatch.setattr(ranking, "scores_of", note)
+    size = ranking.RankingSize(num_keys=20, head_dim=4, num_trials=2, num_queries=1)
+    for trial in range(3):
+        ranking.run_trial([HardLSH(2, 3)], [5], size, KEY.fold_in("trial", trial))
+    assert len(set(seen)) == 6

@@ -72,3 +72,10 @@ def test_points_at_the_ends_of_strata_stay_on_tokens_of_weight() -> None:
         counts = stratified_counts(weights, np.repeat(ENDS, 49).reshape(2, -1))
         assert counts.sum(axis=-1).tolist() == [49, 49]
         assert (counts[:, -3:] == 0).all()
+
+
+def test_the_last_cell_of_offsets_may_be_as_short_as_the_step_below_1() -> None:
+    law = systematic_law(np.array([2.0**-53, 1.0]), 1)
+    assert law.counts[-1].tolist() == [1, 0]
+    assert law.probability[-1] == 2.0**-53
+    assert law.mean().tolist() == [2.0**-53, 1.0]
