@@ -78,4 +78,4 @@ def test_the_last_cell_of_offsets_may_be_as_short_as_the_step_below_1() -> None:
     law = systematic_law(np.array([2.0**-53, 1.0]), 1)
     assert law.counts[-1].tolist() == [1, 0]
     assert law.probability[-1] == 2.0**-53
-    assert law.mean().tolist() == [2.0**-53, 1.0]
+    assert law.mean().tolist() == [2.0**-53, 1 - 2.0**-53]
