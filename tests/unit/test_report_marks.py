@@ -150,6 +150,12 @@ def test_a_verdict_is_that_of_check_and_control(
     assert ('id="failed"' in page) == (not good)
 
 
+def test_the_overview_has_the_numbers_of_the_check() -> None:
+    result = Result("S1", Measurement(0.25, 0.5, 4.0), Measurement(30.0, 1.0), 0.1)
+    page = verify_report(CLAIMS[:1], [result], seed=0, effort="quick", command="c")
+    assert re.findall(r'<td class="number wide">(.*?)</td>', page) == ["0.25", "0.5", "4"]
+
+
 def test_claims_that_were_not_run_are_told() -> None:
     done = Result("S2", Measurement(0.1, 1.0), Measurement(10.0, 1.0), 0.1)
     page = verify_report(CLAIMS, [done], seed=0, effort="quick", command="c")
