@@ -70,13 +70,16 @@ class Chart:
 
 
 def draw(curves: Sequence[Curve]) -> Chart | None:
-    """The chart of the points whose x and y are positive, which a logarithm can show; None if there are none."""
+    """The chart of the points whose x and y are positive, which a logarithm can show; None if there are none.
+
+    The axis encloses the error bars, but those that reach zero, which end where it does.
+    """
     shown = [(curve, [point for point in curve.points if point[0] > 0 and point[1] > 0]) for curve in curves]
     points = [point for _, kept in shown for point in kept]
     if not points:
         return None
     values = sorted({x for x, _, _ in points})
-    grid = round_numbers(min(y for _, y, _ in points), max(y for _, y, _ in points))
+    grid = round_numbers(min(_low_end(*point) for point in points), max(y + (se or 0) for _, y, se in points))
     across = Axis(values[0] / 1.1, values[-1] * 1.1, _LEFT, WIDTH - _RIGHT)
     up = Axis(grid[0], grid[-1], _BOTTOM, _TOP)
     lines = [
@@ -94,6 +97,11 @@ def round_numbers(low: float, high: float) -> list[float]:
     below = max(value for value in candidates if value <= low)
     above = min(value for value in candidates if value >= high and value > below)
     return [value for value in candidates if below <= value < above] + [above]
+
+
+def _low_end(_: float, y: float, error: float | None) -> float:
+    """What the axis has to reach; a bar that goes down to zero has no end on it."""
+    return y - error if error and error < y else y
 
 
 def _x_ticks(across: Axis, values: Sequence[float]) -> list[Tick]:

@@ -17,6 +17,7 @@ from socket_theory.claims import engine, registry
 from socket_theory.cli import main
 from socket_theory.evaluate.sweep import DENSITIES, NUM_TABLES
 from socket_theory.report.attention_page import attention_report
+from socket_theory.report.chart import Curve, draw
 from socket_theory.report.verify_page import verify_report
 from socket_theory.rng import Key
 
@@ -249,3 +250,55 @@ def test_a_record_in_which_nothing_errs_has_a_report(attention: tuple[str, dict[
     page = Page(attention_report(record, command="c"))
     assert page.text.count("Nothing to plot: every error is zero.") == 4
     assert "No head has a variance to fit a slope to." in page.text
+
+
+def test_every_row_of_the_attention_report_has_its_own_error_bar_and_amount(
+    attention: tuple[str, dict[str, Any]],
+) -> None:
+    text, record = attention
+    tables = re.findall(r'<table class="methods">.*?</table>', text, re.DOTALL)
+    for table, rows in zip(tables, (record["rows"], record["sampled_rows"]), strict=True):
+        lines = re.findall(r"<tr>\s*<td>.*?</tr>", table, re.DOTALL)
+        largest = max(row["relative_error_mean"] for row in rows)
+        for line, row in zip(lines, rows, strict=True):
+            shown = re.findall(r'<td class="number">(.*?)</td>', line)
+            names = ("relative_error_mean", "standard_error", "relative_error_p90")
+            assert shown[:3] == [f"{row[name]:.3f}" for name in names]
+            (width,) = re.findall(r'<rect width="(.*?)"', line)
+            assert float(width) == pytest.approx(72 * row["relative_error_mean"] / largest, abs=0.06)
+
+
+def test_the_charts_of_the_attention_report_have_bars_of_one_standard_error(
+    attention: tuple[str, dict[str, Any]],
+) -> None:
+    text, record = attention
+    charts = [
+        ("density", record["by_density"], lambda row: row["density"], lambda row: row["method"]),
+        ("index bits", record["by_bits"], lambda row: row["nominal_bits"], lambda row: row["method"]),
+        (
+            "number of draws",
+            [row for row in record["sampled_rows"] if row["method"] == "santa"],
+            lambda row: row["settings"]["num_samples"],
+            lambda row: row["settings"]["sampler"],
+        ),
+    ]
+    figures = re.findall(r"<svg [^>]*aria-label=\"Mean error against.*?</svg>", text, re.DOTALL)
+    for (name, rows, x, curve), figure in zip(charts, figures, strict=True):
+        groups: dict[str, list[tuple[float, float, float | None]]] = {}
+        for row in rows:
+            groups.setdefault(curve(row), []).append((x(row), row["relative_error_mean"], row["standard_error"]))
+        curves = [Curve(method, points) for method, points in groups.items()]
+        if name == "index bits":
+            span = [row["nominal_bits"] for row in rows]
+            references = [row for row in record["rows"] if row["method"] in ("oracle_top_k", "window")]
+            curves += [
+                Curve(
+                    row["method"], [(bits, row["relative_error_mean"], None) for bits in (min(span), max(span))], False
+                )
+                for row in references
+            ]
+        chart = draw(curves)
+        assert chart is not None
+        expected = sorted((p.low, p.high) for line, places in chart.lines if line.marked for p in places)
+        bars = re.findall(r'bar" x1=".*?" x2=".*?" y1="(.*?)" y2="(.*?)"', figure)
+        assert sorted((float(low), float(high)) for low, high in bars) == expected, name
