@@ -20,6 +20,7 @@ QUERY_MAPS: tuple[QueryMap, ...] = get_args(QueryMap)
 MAX_PLANES = 16
 BLOCK = 64
 _BLOCKS_AT_ONCE = 16
+_SHORT = 2.0**-500
 
 Float = NDArray[np.float64]
 Codes = NDArray[np.uint16]
@@ -130,7 +131,7 @@ def project_query(query: Float, planes: Planes) -> Float:
 def hash_keys(keys: NDArray[Any], planes: Planes, center: Float | None = None) -> Codes:
     """Sign codes of every key; `center` [..., D] is subtracted first.
 
-    Shapes: keys [..., N, D] -> codes uint16 [..., L, N]. Source: SOCKET, index construction (`specs/socket.md` 1).
+    Shapes: keys [..., N, D] -> codes uint16 [..., L, N]. Source: SOCKET, index construction.
 
     Rows and planes go through the matrix product zero-padded to multiples of 64. A BLAS kernel then treats every
     row alike, so a key has the same bits alone or among others, and with any number of threads.
@@ -145,8 +146,15 @@ def hash_keys(keys: NDArray[Any], planes: Planes, center: Float | None = None) -
         shift = 0.0 if offset is None else offset[index]
         for start in range(0, count, BLOCK * _BLOCKS_AT_ONCE):
             rows = keys[index][start : start + BLOCK * _BLOCKS_AT_ONCE].astype(np.float64) - shift
-            codes[index][:, start : start + len(rows)] = _hash_rows(rows, matrix, planes).T
+            codes[index][:, start : start + len(rows)] = _hash_rows(_lengthened(rows), matrix, planes).T
     return codes
+
+
+def _lengthened(rows: Float) -> Float:
+    """Rows [n, D] so short that products with planes would lose digits, times a power of two; signs stay."""
+    largest = np.max(np.abs(rows), axis=1, initial=0.0)
+    short = (largest > 0) & (largest < _SHORT)
+    return np.where(short[:, None], np.ldexp(rows, 600), rows) if short.any() else rows
 
 
 def _hash_rows(rows: Float, matrix: Float, planes: Planes) -> Codes:

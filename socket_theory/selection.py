@@ -35,9 +35,9 @@ class Budget:
         Share of the valid tokens, in (0, 1]; the count is rounded half up and at least 1.
     sink, window : int
         The first `sink` and the last `window` valid tokens, the current one included, are always kept. Raised, fewer of
-        the budget's tokens are left to be chosen by score. Where they are
-        more than `fraction` of a sequence, all of them and no others are kept, no score decides anything, and `attend`
-        warns (`socket_theory.selection.ForcedTokensWarning`) with the length from which on the fraction holds.
+        the budget's tokens are left to be chosen by score. Where they fill `fraction` of a sequence, all of them and no
+        others are kept, no score decides anything, and `attend` warns (`socket_theory.selection.ForcedTokensWarning`)
+        with the length from which on scores decide.
     group : {"per_head", "shared"}
         "per_head": each query head keeps its own set, and a KV head reads their union. "shared": the query heads of a
         KV head keep one common set, fewer rows to read and more error for heads that look elsewhere. It is ranked by
@@ -92,19 +92,19 @@ class Budget:
 
 
 def warn_of_forced(budget: Budget, kv_len: int) -> None:
-    """ForcedTokensWarning at the caller's caller where sink and window exceed the fraction of `kv_len` tokens.
+    """ForcedTokensWarning at the caller's caller where sink and window fill the fraction of `kv_len` tokens.
 
     The sentence does not depend on kv_len, so Python shows it once for a loop of decode steps.
     """
     forced = budget.sink + budget.window
-    if budget.fraction is None or budget._share(kv_len) >= min(kv_len, forced):
+    if budget.fraction is None or forced == 0 or budget._share(kv_len) >= min(kv_len, forced + 1):
         return
-    enough = int((forced - 0.5) / budget.fraction)
-    while budget._share(enough) < forced:
+    enough = int((forced + 0.5) / budget.fraction)
+    while budget._share(enough) <= forced:
         enough += 1
     warnings.warn(
         f"fraction={budget.fraction} was given with sink={budget.sink} and window={budget.window}: of fewer than "
-        f"{enough} tokens these {forced} are more than that share, they are what is kept, and no score decides. "
+        f"{enough} tokens these {forced} fill that share, they are what is kept, and no score decides. "
         "Pass a larger fraction, or a smaller sink and window.",
         ForcedTokensWarning,
         stacklevel=3,

@@ -7,7 +7,7 @@ merge exactly (C1): that is split-KV decoding, shared prefixes and sequence para
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -26,9 +26,13 @@ def empty_state(shape: tuple[int, ...], kind: Kind = "softmax", like: Any | None
         A value of the states it is merged with: of this array's library, dtype and device, with an lse in float64 for
         float64 values and else in float32. By default a NumPy array in float64.
     """
+    if not isinstance(shape, tuple) or not shape or kind not in get_args(Kind):
+        raise ValueError(
+            f"shape={shape!r} and kind={kind!r} were given: pass a tuple [..., D], 'softmax' or 'angular'."
+        )
     if like is None:
         return AttentionState(np.zeros(shape), np.full(shape[:-1], -np.inf), kind)
-    array_kind = array_type(like)
+    array_kind = array_type(like, "like")
     wide = "float64" if require_float("like", like.dtype) == "float64" else "float32"
     if array_kind.startswith("torch"):
         torch = import_module("torch")
@@ -44,7 +48,8 @@ def merge_states(a: AttentionState, b: AttentionState) -> AttentionState:
     """The state of the union of two disjoint token sets, computed in float64. Source: C1.
 
     Values and lse of both states are arrays of one library, NumPy, CuPy or torch, and so is the result, in the wider of
-    the two values' and of the two lse's dtypes. Where an lse is -inf a state holds nothing, whatever its value is.
+    the two values' and of the two lse's dtypes. Where an lse is -inf a state holds nothing, whatever its value is; a
+    NumPy state that holds nothing at all, as `empty_state(shape)` gives it, merges with states of any library.
 
     Raises
     ------
@@ -56,6 +61,7 @@ def merge_states(a: AttentionState, b: AttentionState) -> AttentionState:
     """
     if a.kind != b.kind:
         raise ValueError(f"a state of kind {a.kind!r} was given with one of kind {b.kind!r}: merge states of one kind.")
+    a, b = _in_the_others_library(a, b), _in_the_others_library(b, a)
     given = {"a.value": a.value, "a.lse": a.lse, "b.value": b.value, "b.lse": b.lse}
     array_kind = common_array_type(**given)
     dtypes = [require_float(name, array.dtype) for name, array in given.items()]
@@ -75,6 +81,14 @@ def merge_states(a: AttentionState, b: AttentionState) -> AttentionState:
         value, lse = _merge(library, *wide)
         value, lse = value.astype(_wider(dtypes[0], dtypes[2])), lse.astype(_wider(dtypes[1], dtypes[3]))
         return AttentionState(from_native(value, array_kind), from_native(lse, array_kind), a.kind)
+
+
+def _in_the_others_library(state: AttentionState, other: AttentionState) -> AttentionState:
+    """`state`, or nothing in the library of `other` where it is a NumPy state that holds nothing."""
+    numpy_state = isinstance(state.lse, np.ndarray | np.generic)
+    if not numpy_state or array_type(other.value, "value") == "numpy" or (state.lse > -np.inf).any():
+        return state
+    return empty_state(tuple(state.value.shape), state.kind, like=other.value)
 
 
 def _merge(library: Any, value_a: Any, lse_a: Any, value_b: Any, lse_b: Any) -> tuple[Any, Any]:

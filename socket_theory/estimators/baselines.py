@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
-from socket_theory.estimators.method import Method, refuse
+from socket_theory.estimators.inputs import refuse
+from socket_theory.estimators.method import Method
 from socket_theory.estimators.step import Step
 from socket_theory.rng import Key, uniform
 from socket_theory.selection import Budget

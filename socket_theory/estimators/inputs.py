@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,30 @@ def check_center(center: Any, keys: Any, lead: tuple[int, ...]) -> Any:
     return rounded
 
 
+# Names that a cache and its file have for other arrays.
+_RESERVED = ("keys", "values", "spans", "planes", "center", "header", "file")
+
+
+def check_index(method: Method, index: Any, batch: int, slots: int, slot_block: int) -> dict[str, Any]:
+    """What `method.index` returned for `slots` slots, if a cache can hold, append to and save it.
+
+    Raises TypeError or ValueError naming the method otherwise.
+    """
+    name = f"{type(method).__name__}.index"
+    unknown = vars(method).keys() - {field.name for field in fields(method)}
+    if unknown:
+        raise TypeError(f"{type(method).__name__} keeps {', '.join(sorted(unknown))}: make it a frozen dataclass.")
+    if not isinstance(index, dict) or not all(hasattr(array, "nbytes") for array in index.values()):
+        raise TypeError(f"{name} returned {type(index).__name__}: return a dict of arrays, empty for none.")
+    for array_name, array in index.items():
+        if array_name in _RESERVED:
+            raise ValueError(f"{name} returned an array named {array_name!r}, which a cache has already: rename it.")
+        # A backend that packs slots in blocks has shapes of its own.
+        if len(array) != batch or (slot_block == 1 and array.shape[-1] != slots):
+            raise ValueError(f"{name} returned {array_name} {array.shape}: return [{batch}, ..., {slots}].")
+    return index
+
+
 def require_same_index(prepared: Method, method: Method) -> None:
     """TypeError if `method` is no Method, ValueError if its index is another one than that of `prepared`."""
     from socket_theory.estimators.method import Method
@@ -97,7 +122,14 @@ def require_same_index(prepared: Method, method: Method) -> None:
     name = next((name for name in have | want if have.get(name) != want.get(name)), None)
     if name is None:
         return
-    why = f"the index of {type(prepared).__name__} is not that of {type(method).__name__}"
+    why = f"{type(method).__name__} does not read the index of {type(prepared).__name__}"
     if type(method) is type(prepared):
         why = f"{name}={want[name]!r} was given and the index was made with {name}={have[name]!r}"
     raise ValueError(f"{why}: prepare a cache with {method}.")
+
+
+def refuse(method: Method, **arguments: Any) -> None:
+    """TypeError for every argument given that the method does not use."""
+    for name, given in arguments.items():
+        if given is not None:
+            raise TypeError(f"{type(method).__name__} does not use {name}, and {name}={given!r} was given: drop it.")

@@ -10,7 +10,15 @@ from socket_theory.backend import Backend, resolve_backend
 from socket_theory.checks import require_finite
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
-from socket_theory.estimators.inputs import check_capacity, check_center, check_key_values, flatten_lead, make_spans
+from socket_theory.estimators.inputs import (
+    check_capacity,
+    check_center,
+    check_index,
+    check_key_values,
+    flatten_lead,
+    make_spans,
+    refuse,
+)
 from socket_theory.estimators.step import Step
 from socket_theory.hashing import Planes
 from socket_theory.rng import Key
@@ -34,11 +42,11 @@ class Method:
     def index_recipe(self) -> tuple[Any, ...]:
         """What a prepared cache depends on, by name: methods whose recipes are equal read each other's caches."""
         kind = type(self)
-        made_by = {name: getattr(kind, name) for name in ("index", "draw_planes", "choose_center")}
-        if all(function is getattr(Method, name) for name, function in made_by.items()):
+        makers = ("index", "draw_planes", "choose_center")
+        if all(getattr(kind, name) is getattr(Method, name) for name in makers):
             return ()
         settings = {name: value for name, value in asdict(self).items() if name not in self.query_side}
-        return tuple((made_by | settings).items())
+        return tuple(({"class": kind} | settings).items())
 
     @property
     def nominal_bits(self) -> int:
@@ -86,21 +94,17 @@ class Method:
             The valid tokens of a sequence are the slots kv_start to kv_start + kv_len - 1, by default all. The others
             are padding: never hashed, scored, counted or read, so they may hold anything.
         capacity : int, optional
-            Most token slots the cache will ever hold. On a GPU their memory is taken at once, and `append` fills it.
+            Most token slots the cache will ever hold. Their memory is taken at once, and `append` then writes the new
+            tokens only, where without it keys, values and index are copied.
         backend : Backend or str, optional
             Overrides the choice by array type.
 
-        Returns
-        -------
-        Cache
-
         Raises
         ------
-        TypeError
+        TypeError, ValueError
             For arrays of integers or quantised numbers, masked, sparse or nested ones, mixed array libraries, or an
-            argument the method does not use.
-        ValueError
-            For empty or mismatched shapes, NaN or infinity among valid tokens, or planes of another head_dim.
+            argument the method does not use; empty or mismatched shapes, NaN or infinity among valid tokens, or planes
+            of another head_dim.
         """
         keys, values, kind = check_key_values(keys, values)
         engine = resolve_backend(kind, backend)
@@ -120,7 +124,9 @@ class Method:
             # The index is made from row-major copies, so the caller's memory order cannot change a rounding.
             keys, values = engine.store(keys, room), engine.store(values, room)
             offset = self.choose_center(engine, keys, spans, center)
-            arrays = {"keys": keys, "values": values} | self.index(engine, keys, values, spans, sample, offset)
+            index = self.index(engine, keys, values, spans, sample, offset)
+        index = check_index(self, index, len(spans), keys.shape[-2], engine.slot_block)
+        arrays = {"keys": keys, "values": values} | index
         return Cache(self, arrays, spans, lead, sample, offset, room, kind, engine)
 
     def check_key(self, key: Key | None) -> None:
@@ -191,10 +197,3 @@ class Method:
                 indices = cache.backend.select(scores, cache.spans, budget, cache.keys.shape[1])
             value, lse = cache.backend.attend(step.query, cache.keys, cache.values, indices, step.sm_scale)
             return step.finish(value, lse, indices, captured_mass=self.captured_mass(step, lse))
-
-
-def refuse(method: Method, **arguments: Any) -> None:
-    """TypeError for every argument given that the method does not use."""
-    for name, given in arguments.items():
-        if given is not None:
-            raise TypeError(f"{type(method).__name__} does not use {name}, and {name}={given!r} was given: drop it.")

@@ -13,7 +13,8 @@ from socket_theory.checks import require_count
 from socket_theory.estimators.baselines import head_uniforms, require_key
 from socket_theory.estimators.cache import Cache
 from socket_theory.estimators.estimate import Estimate
-from socket_theory.estimators.method import Method, refuse
+from socket_theory.estimators.inputs import refuse
+from socket_theory.estimators.method import Method
 from socket_theory.estimators.step import Step
 from socket_theory.rng import Key
 from socket_theory.selection import Budget, pad_rows

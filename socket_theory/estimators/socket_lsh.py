@@ -10,7 +10,7 @@ import numpy as np
 from socket_theory.backend import Backend
 from socket_theory.checks import MIN_VALUE_NORM, require_flag, require_norms, require_positive
 from socket_theory.estimators.hashing_method import HashingMethod
-from socket_theory.estimators.method import refuse
+from socket_theory.estimators.inputs import refuse
 from socket_theory.estimators.step import Step
 from socket_theory.hashing import QueryMap, query_map_bound
 from socket_theory.rng import Key

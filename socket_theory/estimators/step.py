@@ -94,8 +94,9 @@ class Step:
         kind = type(scores)
         known = kind is type(self.query) or kind is type(cache.backend.to_device(np.zeros(1, dtype=np.float32)))
         if not known or str(scores.dtype) not in FLOAT_NAMES:
+            array = f"{type(self.query).__module__}.{type(self.query).__name__}"
             given = f"dtype {scores.dtype}" if known else f"an object of type {kind.__module__}.{kind.__name__}"
-            raise TypeError(f"{name} returned {given}: return a float32 array {want} of the query's array type.")
+            raise TypeError(f"{name} returned {given}: return a float32 {array} {want}, as step.query is one.")
         if scores.shape not in (want, (*want[:2], -(-slots // block) * block)):
             raise ValueError(
                 f"{name} returned the shape {tuple(scores.shape)}: return {want}, "
@@ -107,6 +108,8 @@ class Step:
             seen, given = (a[row, :, start : start + length] for a in (ranked, scores))
             if bool((seen != seen).any()):
                 raise ValueError(f"{name} returned NaN: return numbers, they decide which tokens are kept.")
+            if self.shared and bool((given == np.inf).any()):
+                raise ValueError(f"{name} returned +inf: return finite numbers, or -inf, to be added over a group.")
             if ranked is not scores and bool(((abs(seen) == np.inf) & (abs(given) < np.inf)).any()):
                 raise ValueError(f"{name} returned numbers beyond float32: scale them, or return their logarithms.")
         return ranked

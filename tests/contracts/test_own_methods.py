@@ -64,11 +64,11 @@ def step(backend, method, budget=BUDGET):
 
 FLAT = np.zeros((2, 4, 40), dtype=np.float32)
 REFUSED = {
-    "nothing": (None, TypeError, rf"an object of type builtins\.NoneType: return a float32 array {SHAPE}"),
+    "nothing": (None, TypeError, rf"an object of type builtins\.NoneType: return a float32 \w+\.\w+ {SHAPE}"),
     "a list": (FLAT.tolist(), TypeError, r"an object of type builtins\.list"),
     "a number": (0.0, TypeError, r"an object of type builtins\.float"),
     "a masked array": (np.ma.masked_array(FLAT), TypeError, r"an object of type numpy\.ma\.MaskedArray"),
-    "integers": (FLAT.astype(int), TypeError, rf"dtype int64: return a float32 array {SHAPE}"),
+    "integers": (FLAT.astype(int), TypeError, rf"dtype int64: return a float32 \w+\.\w+ {SHAPE}"),
     "complex numbers": (FLAT.astype(complex), TypeError, "dtype complex128"),
     "a token too few": (FLAT[..., 1:], ValueError, rf"the shape \(2, 4, 39\): return {SHAPE}"),
     "a token too many": (np.zeros((2, 4, 41), np.float32), ValueError, r"the shape \(2, 4, 41\)"),
@@ -114,6 +114,60 @@ def saved(tmp_path, method, **index):
     return path
 
 
+def test_scores_to_be_added_are_below_infinity(backend):
+    endless = FLAT.copy()
+    endless[:, :, 5], endless[:, 1, 5] = np.inf, -np.inf
+    with pytest.raises(ValueError, match=r"Returning\.scores returned \+inf: return finite numbers, or -inf"):
+        step(backend, Returning(backend.put(endless)), Budget(tokens=7, group="shared"))
+    assert bool((step(backend, Returning(backend.put(endless))).indices[:, 0] == 5).any())
+
+
+@dataclass(frozen=True)
+class Indexed(Method):
+    """Keeps whatever its index is made with."""
+
+    made: Any = None
+
+    def index(self, backend, keys, values, spans, planes, center):
+        return self.made(keys) if callable(self.made) else self.made
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "sentence"),
+    [
+        (None, TypeError, "Indexed.index returned NoneType: return a dict of arrays"),
+        ([1.0], TypeError, "Indexed.index returned list"),
+        ({"a": [1.0]}, TypeError, "Indexed.index returned dict: return a dict of arrays"),
+        *(
+            ({name: np.zeros((2, 2, 40))}, ValueError, f"an array named '{name}', which a cache has already: rename it")
+            for name in ("keys", "values", "spans", "planes", "center", "header", "file")
+        ),
+        ({"a": np.zeros((2, 40, 2))}, ValueError, r"returned a \(2, 40, 2\): return \[2, \.\.\., 40\]"),
+        ({"a": np.zeros((4, 40))}, ValueError, r"returned a \(4, 40\): return \[2, \.\.\., 40\]"),
+    ],
+)
+def test_an_index_that_a_cache_cannot_hold_is_refused(made, error, sentence):
+    with pytest.raises(error, match=sentence):
+        Indexed(made).prepare(KEYS, VALUES, **SPANS)
+
+
+def test_a_method_that_is_no_dataclass_is_refused():
+    class Plain(Method):
+        def __init__(self, sign):
+            object.__setattr__(self, "sign", sign)
+
+    with pytest.raises(TypeError, match="Plain keeps sign: make it a frozen dataclass"):
+        Plain(1.0).prepare(KEYS, VALUES)
+
+
+def test_a_subclass_makes_an_index_of_its_own():
+    class Reversed(LongKeys):
+        """Overrides nothing that the recipe names, and would read the other's index wrongly if it did."""
+
+    with pytest.raises(ValueError, match="Reversed does not read the index of LongKeys"):
+        LongKeys().prepare(KEYS, VALUES).with_method(Reversed())
+
+
 def test_the_cache_of_an_own_method_is_loaded_with_it(tmp_path):
     method = FirstFeature(2.0)
     path = saved(tmp_path, method)
@@ -137,7 +191,7 @@ def test_an_own_index_is_read_by_methods_that_would_make_the_same(tmp_path):
     for refuse in (lambda method: load_cache(path, method=method), cache.with_method):
         with pytest.raises(ValueError, match="power=2 was given and the index was made with power=1: prepare"):
             refuse(LongKeys(power=2))
-    with pytest.raises(ValueError, match="the index of LongKeys is not that of Dense"):
+    with pytest.raises(ValueError, match="Dense does not read the index of LongKeys"):
         cache.with_method(Dense())
 
 

@@ -183,6 +183,8 @@ def test_caches_of_one_origin_are_values_however_they_grow(spans, capacity):
     one = grown(prepared, 0)
     family = [prepared, one, grown(one, 1, 3), grown(prepared, 7), grown(one.truncate(12), 5, 4), one.take([1, 0])]
     family += [grown(family[2], 9), grown(family[5], 3, 2), grown(family[3], 2), grown(prepared.truncate(3), 1)]
+    # A sequence cut short beside one that is whole, and a copy's own descendants: each may overwrite what others hold.
+    family += [grown(one.truncate([5, int(one.kv_len[1])]), 8, 2), grown(family[3].truncate(4), 6, 3)]
 
     def answers():
         return [method.attend(QUERY, cache, budget=BUDGET) for cache in family]

@@ -91,6 +91,22 @@ def test_arrays_come_back_in_their_library_and_dtype(library, dtype, require_ext
     np.testing.assert_allclose(np.asarray(merged.lse, dtype=float), WHOLE.lse, rtol=1e-6)
 
 
+def test_nothing_of_numpy_merges_with_a_state_of_any_library(require_extra):
+    torch = require_extra("torch", "torch")
+    state = AttentionState(torch.ones(3, 4), torch.zeros(3))
+    for merged in (merge_states(empty_state((3, 4)), state), merge_states(state, empty_state((3, 4)))):
+        assert (merged.value == state.value).all()
+        assert merged.value.dtype == torch.float32
+    with pytest.raises(TypeError, match=r"numpy.*torch"):
+        merge_states(AttentionState(np.ones((3, 4)), np.zeros(3)), state)
+
+
+@pytest.mark.parametrize(("shape", "kind"), [((), "softmax"), (3, "softmax"), ((3, 4), "sigmoid")])
+def test_an_empty_state_of_no_shape_or_kind_is_refused(shape, kind):
+    with pytest.raises(ValueError, match="pass a tuple"):
+        empty_state(shape, kind)
+
+
 def test_two_dtypes_merge_in_the_wider_one(require_extra):
     bfloat16 = require_extra("torch", "ml_dtypes").bfloat16
     pairs = {("float16", bfloat16): "float32", ("float32", "float64"): "float64", (bfloat16, "float32"): "float32"}

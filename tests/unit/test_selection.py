@@ -85,7 +85,7 @@ def test_scores_have_a_choice_between_the_forced_tokens_and_all(budget, length, 
     assert budget.leaves_choice(length) == choice
 
 
-@pytest.mark.parametrize(("length", "warned"), [(40, True), (1589, True), (1590, False), (8192, False)])
+@pytest.mark.parametrize(("length", "warned"), [(40, True), (1609, True), (1610, False), (8192, False)])
 def test_a_step_warns_once_where_forced_tokens_exceed_the_fraction(length, warned):
     keys = np.ones((2, 2, length, 2), dtype=np.float32)
     cache = OracleTopK().prepare(keys, keys, kv_len=[length, max(1, length - 1)] if warned else None)
@@ -94,7 +94,7 @@ def test_a_step_warns_once_where_forced_tokens_exceed_the_fraction(length, warne
         OracleTopK().attend(keys[:, :, 0], cache, budget=Budget(fraction=0.05, sink=16, window=64))
     assert [warning.category for warning in caught] == [ForcedTokensWarning] * warned
     assert all(warning.filename == __file__ for warning in caught)
-    assert all("of fewer than 1590 tokens these 80 are more than that share" in str(w.message) for w in caught)
+    assert all("of fewer than 1610 tokens these 80 fill that share" in str(w.message) for w in caught)
 
 
 def test_a_loop_of_steps_is_warned_of_once():
