@@ -32,17 +32,19 @@ def results_of(work: Sequence[Any], n_jobs: int | None = None, *, ordered: bool 
 
 @contextmanager
 def _children_ignore_interrupts() -> Iterator[None]:
-    """Processes started within ignore SIGINT from their first instruction; one that arrives here waits for the end.
+    """Processes started within ignore SIGINT and SIGHUP from their first instruction; here both wait for the end.
 
-    Ctrl-C reaches every process of a terminal, and a worker that is importing answers it with a traceback.
+    Ctrl-C and a closed terminal reach every process of it, and one that is importing answers with a traceback.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    numbers = [signal.SIGINT, signal.SIGHUP]
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

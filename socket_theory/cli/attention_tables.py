@@ -34,8 +34,10 @@ def print_tables(
     """The selections, the samplers and the slopes of the variance, each with a line that says what it shows."""
     print_fitted(console, _SELECTIONS, [_selection(row) for row in rows])
     if any(row.forced_only for row in rows):
-        console.print("* sink and window fill the budget at some position: all selections keep the same tokens there.")
+        console.print("* the budget leaves scores no choice somewhere: all selections keep the same tokens there.")
     console.print("error is |o_hat - o| / |o|: its mean over layers, heads and positions, with standard error and p90.")
+    if not sampled:
+        return
     console.print()
     print_fitted(console, _SAMPLERS, [_sampler(row) for row in sampled])
     console.print(
@@ -53,7 +55,7 @@ def print_tables(
 def _selection(row: Row) -> list[str]:
     figures = (row.density, row.captured_mass, row.recall, row.relative_error_mean, row.standard_error)
     shown = [_decimal(figure) for figure in (*figures, row.relative_error_p90)]
-    shown[0] += "*" if row.forced_only else ""
+    shown[3] += "*" if row.forced_only else ""
     return [row.method, short_settings(row.settings), str(row.nominal_bits), str(row.bits_per_token), *shown]
 
 

@@ -28,13 +28,16 @@ def deliver(files: Sequence[tuple[Output | None, Content]], show: Callable[[Cons
     wanted = [(output, content) for output, content in files if output is not None]
     for output, content in wanted:
         try:
-            made = content()
-            output.write(made.encode())
+            output.write(content().encode(errors="replace"))
             if not output.descriptor:
                 say(f"Wrote {output}.")
         except OSError as error:
             stream = sys.stdout if output.is_standard_output else None
             delivered = _excused(error, f"{str(output)!r} could not be written", stream) and delivered
+        except Exception as error:
+            # Whatever is wrong with the content of one file, the others and the tables are not lost for it.
+            say(f"Error: the content of {str(output)!r} could not be made ({type(error).__name__}: {error}).")
+            delivered = False
     aside = any(output.is_standard_output for output, _ in wanted)
     return emit(drawn(show, piped_width, aside), aside) and delivered
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import joblib
 from rich.console import Console
 
 from socket_theory.cli.attention_tables import PIPED_WIDTH, print_tables
-from socket_theory.cli.deliver import deliver
-from socket_theory.cli.messages import plain_messages
+from socket_theory.cli.deliver import deliver, say
+from socket_theory.cli.messages import FEWER_WORKERS, ending, plain_messages
 from socket_theory.cli.output import Output, json_option, json_text, report_option
 from socket_theory.cli.repeating import repeating_command
 from socket_theory.cli.stages import Start, stages
@@ -23,7 +24,8 @@ from socket_theory.evaluate.capture import Capture, load_capture
 from socket_theory.evaluate.layers import require_layers
 from socket_theory.evaluate.prefill import attention_layers, capture_text, default_text, read_text, weights_sha256
 from socket_theory.evaluate.provenance import source_commit, versions
-from socket_theory.evaluate.sampled_attention import evaluate_sampling
+from socket_theory.evaluate.sampled_attention import SampledRow, evaluate_sampling
+from socket_theory.evaluate.sampling_variance import VarianceCurve
 from socket_theory.evaluate.sweep import best_socket, sweep
 from socket_theory.evaluate.weights import find_weights
 from socket_theory.files import file_sha256
@@ -77,32 +79,38 @@ def attention_command(
     """
     if qkv and (model or text or context):
         raise click.UsageError("--qkv brings its own tokens: leave out --model, --text and --context.")
-    chosen = _parse_layers(layers)
+    chosen, name = _parse_layers(layers), "smollm2" if model is None else model
     with plain_messages(fraction="--density"), stages() as start:
         budget = Budget(fraction=density, sink=sink, window=window)
         if qkv:
             capture, hashes = load_capture(qkv), {"model_sha256": file_sha256(qkv), "text_sha256": None}
         else:
-            capture, hashes = _capture(model or "smollm2", text, context or CONTEXT, chosen, start)
+            capture, hashes = _capture(name, text, context or CONTEXT, chosen, start)
         used = require_layers(chosen, capture.layers.tolist())
         layer_count = "one layer" if len(used) == 1 else f"{len(used)} layers"
 
         def stage(name: str) -> Callable[[], None]:
             return start(f"{name}, {layer_count}", len(used))
 
+        sampled: list[SampledRow] = []
+        variance: list[VarianceCurve] = []
         sweeps: dict[str, list[Row]] = {}
+        stopped, code = "", 0
         with joblib.parallel_config(n_jobs=-1):
             advance = stage("comparing methods")
             rows = evaluate_attention(capture, budget, seed=seed, layers=used, on_layer=advance)
-            advance = stage("sampling values and scores")
-            sampled, variance = evaluate_sampling(capture, seed=seed, layers=used, on_layer=advance)
-            if report_output:
-                advance = stage("comparing densities and sizes")
-                sweeps = sweep(capture, budget, best_socket(rows), seed=seed, layers=used, on_layer=advance)
+            try:
+                advance = stage("sampling values and scores")
+                sampled, variance = evaluate_sampling(capture, seed=seed, layers=used, on_layer=advance)
+                if report_output:
+                    advance = stage("comparing densities and sizes")
+                    sweeps = sweep(capture, budget, best_socket(rows), seed=seed, layers=used, on_layer=advance)
+            except (BrokenProcessPool, KeyboardInterrupt) as stop:
+                stopped, code = ending(stop)
         record = {
             "schema": SCHEMA,
             "seed": seed,
-            "model": click.format_filename(qkv.name if qkv else Path(model or "smollm2").name),
+            "model": click.format_filename(qkv.name if qkv else Path(name).name),
             **hashes,
             "context": capture.k.shape[2],
             "layers": used,
@@ -115,6 +123,7 @@ def attention_command(
             "sampled_rows": _plain(sampled),
             "variance_curves": _plain(variance),
             **{name: _plain(part) for name, part in sweeps.items()},
+            **({"stopped": True} if stopped else {}),
         }
 
     def page() -> str:
@@ -125,9 +134,13 @@ def attention_command(
     def show(console: Console) -> None:
         print_tables(rows, sampled, variance, console)
 
+    files = [(json_output, lambda: json_text(record)), (None if stopped else report_output, page)]
     with plain_messages():
-        delivered = deliver([(json_output, lambda: json_text(record)), (report_output, page)], show, PIPED_WIDTH)
-    click_context.exit(0 if delivered else 1)
+        delivered = deliver(files, show, PIPED_WIDTH)
+    if stopped:
+        hint = f" {FEWER_WORKERS}" if code == 1 else ""
+        say(f"{stopped}: only the stages above were finished, and no report was made.{hint}")
+    click_context.exit(code or int(not delivered))
 
 
 def _parse_layers(given: str | None) -> list[int] | None:

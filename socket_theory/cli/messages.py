@@ -16,7 +16,7 @@ import click
 
 from socket_theory.cli.deliver import say
 
-WORKER_KILLED = "A worker process was killed, most likely because the memory ran out"
+FEWER_WORKERS = "LOKY_MAX_CPU_COUNT=1 in the environment runs one worker at a time."
 
 
 class Stopped(KeyboardInterrupt):
@@ -29,9 +29,17 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM and SIGHUP end what runs within as Ctrl-C does: by Stopped. A signal that was ignored stays ignored."""
+    """SIGTERM and SIGHUP end what runs within as Ctrl-C does: by Stopped. A signal that was ignored stays ignored.
+
+    After the first one all are ignored until the process ends: a second must not interrupt the writing of results.
+    """
+    stopped = False
 
     def stop(number: int, _: Any) -> None:
+        nonlocal stopped
+        stopped = True
+        for each in replaced:
+            signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
     usual = (signal.SIG_DFL, signal.default_int_handler)
@@ -45,12 +53,14 @@ def stoppable() -> Iterator[None]:
         yield
     finally:
         for number, handler in replaced.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stopped else handler)
 
 
-def exit_code(interrupt: KeyboardInterrupt) -> int:
-    """128 and the number of the signal."""
-    return interrupt.exit_code if isinstance(interrupt, Stopped) else 128 + signal.SIGINT
+def ending(stop: BrokenProcessPool | KeyboardInterrupt) -> tuple[str, int]:
+    """What stopped a run, and the exit code: 1 after a killed worker, else 128 and the number of the signal."""
+    if isinstance(stop, BrokenProcessPool):
+        return "A worker process was killed, most likely because the memory ran out", 1
+    return "Interrupted", stop.exit_code if isinstance(stop, Stopped) else 128 + signal.SIGINT
 
 
 def quiet_cleanup() -> None:
@@ -61,10 +71,6 @@ def quiet_cleanup() -> None:
     given = os.environ.get("PYTHONWARNINGS", "").split(",")
     wanted = "ignore:resource_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = ",".join([*filter(None, given), *([] if wanted in given else [wanted])])
-
-
-def _tell(message: Warning | str, *_: object, **__: object) -> None:
-    say(f"Warning: {message}")
 
 
 @contextmanager
@@ -80,19 +86,18 @@ def plain_messages(**options: str) -> Iterator[None]:
         with stoppable(), warnings.catch_warnings():
             # Told and never raised, whatever filters were set: a warning must not end a run.
             warnings.simplefilter("default", UserWarning)
-            warnings.showwarning = _tell
+            warnings.showwarning = lambda message, *_, **__: say(f"Warning: {_with_options(str(message), options)}")
             yield
     except (ValueError, TypeError, ImportError, OSError) as error:
         sentence = _with_options(str(error), options)
         raise (click.ClickException if sentence == str(error) else click.UsageError)(sentence) from error
     except MemoryError as error:
         raise click.ClickException(f"the memory ran out. {error}".strip()) from error
-    except BrokenProcessPool:
-        hint = "LOKY_MAX_CPU_COUNT=1 in the environment runs one worker at a time."
-        raise click.ClickException(f"{WORKER_KILLED}: nothing was kept. {hint}") from None
-    except KeyboardInterrupt as interrupt:
-        say("Interrupted: nothing unfinished was kept.")
-        raise SystemExit(exit_code(interrupt)) from None
+    except (BrokenProcessPool, KeyboardInterrupt) as stop:
+        what, code = ending(stop)
+        hint = f" {FEWER_WORKERS}" if code == 1 else ""
+        say(f"{what}: no results were kept.{hint}")
+        raise SystemExit(code) from None
 
 
 def _with_options(sentence: str, options: dict[str, str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -56,8 +58,10 @@ class Output:
     def require_writable(self) -> None:
         """Raises OSError where the output could not be written after the run; nothing is made, emptied or left."""
         if self.descriptor is not None:
-            os.fstat(self.descriptor)
+            access = fcntl.fcntl(self.descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+            _require(access != os.O_RDONLY, f"{str(self)!r} is open for reading only.")
             return
+        _require(bool(self.given), "an empty name was given: pass the name of a file, or - for the standard output.")
         target = self.target
         if target.is_dir() or self.given.endswith(os.sep):
             raise OSError(f"{str(self)!r} is a directory: pass the name of a file in it.")
@@ -85,7 +89,7 @@ class Output:
             with open(os.dup(self.descriptor), "wb") as file:
                 file.write(content)
         elif _takes_bytes(self.target):
-            with self.target.open("ab") as file:
+            with open(_opened(self.target), "wb") as file:
                 file.write(content)
         else:
             with _undisturbed(), replacing(self.target) as file:
@@ -143,6 +147,16 @@ def _takes_bytes(target: Path) -> bool:
     except FileNotFoundError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _opened(pipe: Path) -> int:
+    """A descriptor of a pipe or device for writing. OSError where nobody reads a pipe, which would wait for ever."""
+    try:
+        descriptor = os.open(pipe, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise OSError("nobody reads this pipe") if error.errno == errno.ENXIO else error from None
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _require(holds: bool, sentence: str) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from socket_theory.cli.claim_id import ClaimID, chosen_claims
 from socket_theory.cli.deliver import deliver, say
-from socket_theory.cli.messages import WORKER_KILLED, exit_code, plain_messages
+from socket_theory.cli.messages import ending, plain_messages
 from socket_theory.cli.output import Output, json_option, report_option
 from socket_theory.cli.repeating import repeating_command
 from socket_theory.cli.stages import stages
@@ -88,7 +88,7 @@ def verify_command(
         failed = [result.id for result in done if not result.verified]
 
         def rows() -> str:
-            return json.dumps([_json_row(result) for result in done], indent=2, allow_nan=False)
+            return json.dumps([_json_row(result) for result in done], indent=2, allow_nan=False) + "\n"
 
         def page() -> str:
             from socket_theory.report.verify_page import verify_report
@@ -129,7 +129,7 @@ def claims_command(context: click.Context, patterns: tuple[str, ...], json_outpu
         fields = ("id", "title", "statement", "source")
 
         def rows() -> str:
-            return json.dumps([{name: getattr(claim, name) for name in fields} for claim in claims], indent=2)
+            return json.dumps([{name: getattr(claim, name) for name in fields} for claim in claims], indent=2) + "\n"
 
         def show(console: Console) -> None:
             for claim in claims:
@@ -153,10 +153,9 @@ def _run(claims: Sequence[Claim], effort: Effort, seed: int, jobs: int) -> tuple
             for result in verify(claims, key=Key.from_seed(seed), effort=effort, n_jobs=jobs):
                 results[result.id] = result
                 advance()
-        except KeyboardInterrupt as interrupt:
-            return results, exit_code(interrupt), "Interrupted"
-        except BrokenProcessPool:
-            return results, 1, f"{WORKER_KILLED} (fewer --jobs need less)"
+        except (BrokenProcessPool, KeyboardInterrupt) as stop:
+            what, code = ending(stop)
+            return results, code, what + (" (fewer --jobs need less)" if code == 1 else "")
     return results, 0, ""
 
 

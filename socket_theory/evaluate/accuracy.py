@@ -18,7 +18,7 @@ from socket_theory.attention import attention_logits, weighted_state
 from socket_theory.estimators import Cache, Method, Socket
 from socket_theory.estimators.hashing_method import HashingMethod
 from socket_theory.evaluate.capture import Capture
-from socket_theory.evaluate.choice import counted, forced_only, warn_of_forced
+from socket_theory.evaluate.choice import by_number, forced_only, warn_without_choice
 from socket_theory.evaluate.contenders import Contender, contenders
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
 from socket_theory.hashing import SignHash
@@ -76,7 +76,7 @@ def evaluate_attention(
     if field is None:
         field = contenders(num_samples=budget.kept(capture.k.shape[2]))
     lengths = (capture.positions + 1).tolist()
-    warn_of_forced(dict.fromkeys(contender.budget(budget) for contender in field), lengths)
+    warn_without_choice(dict.fromkeys(contender.budget(budget) for contender in field), lengths)
     results = each_layer(measure_layer, capture, layers, field, budget, seed=seed, on_layer=on_layer)
     bits = results[0][1]
     measures = np.stack([measured for measured, _ in results], axis=1)
@@ -106,7 +106,7 @@ def measure_layer(
             estimate = contender.method.attend(
                 q[:, time],
                 caches[row].truncate(int(position) + 1),
-                budget=counted(contender.budget(budget), int(position) + 1),
+                budget=by_number(contender.budget(budget), int(position) + 1),
                 key=key.fold_in(contender.name, int(position)) if contender.draws else None,
                 out_dtype=np.float64,
             )

@@ -61,7 +61,7 @@ class Capture:
         for name in ("q", "k", "v"):
             require_float(name, getattr(self, name).dtype)
             require_finite(name, getattr(self, name))
-        if not np.issubdtype(self.positions.dtype, np.integer):
+        if self.positions.dtype.kind not in "iu":
             raise TypeError(f"positions has dtype {self.positions.dtype}: pass integers.")
         if self.positions.min() < 0 or self.positions.max() >= self.k.shape[2]:
             raise ValueError(f"positions are {self.positions.tolist()}: pass indices in [0, {self.k.shape[2]}).")
@@ -71,7 +71,7 @@ class Capture:
 
     def _check_layers(self) -> None:
         numbers = self.layers
-        if not np.issubdtype(numbers.dtype, np.integer):
+        if numbers.dtype.kind not in "iu":
             raise TypeError(f"layers has dtype {numbers.dtype}: pass integers.")
         if numbers.shape != (len(self.q),) or numbers[0] < 0 or (np.diff(numbers.astype(np.int64)) < 1).any():
             raise ValueError(
@@ -89,12 +89,15 @@ def load_capture(path: Path) -> Capture:
 
     Raises
     ------
-    TypeError, ValueError
-        If the file is no npz, an array is missing, or `Capture` refuses what it holds.
+    ValueError
+        Naming the file, if it is no npz, an array is missing, or `Capture` refuses what it holds.
     """
     arrays = read_npz(path)
     missing = [name for name in _SHAPES if name not in arrays]
     if missing:
         wanted = ", ".join(f"{name} {axes}" for name, axes in _SHAPES.items())
         raise ValueError(f"{path.name} has no {', '.join(missing)}: it must hold {wanted}.")
-    return Capture(**{part.name: arrays[part.name] for part in fields(Capture) if part.name in arrays})
+    try:
+        return Capture(**{part.name: arrays[part.name] for part in fields(Capture) if part.name in arrays})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} is no capture: {error}") from error

@@ -14,7 +14,7 @@ def forced_only(budget: Budget | None, lengths: Sequence[int]) -> float:
     return sum(budget is not None and not budget.leaves_choice(length) for length in lengths) / len(lengths)
 
 
-def warn_of_forced(budgets: Iterable[Budget | None], lengths: Sequence[int]) -> None:
+def warn_without_choice(budgets: Iterable[Budget | None], lengths: Sequence[int]) -> None:
     """ForcedTokensWarning, at the caller's caller, for each budget that leaves no choice of some prefix."""
     for budget in budgets:
         without = [length for length in lengths if budget is not None and not budget.leaves_choice(length)]
@@ -30,8 +30,8 @@ def warn_of_forced(budgets: Iterable[Budget | None], lengths: Sequence[int]) -> 
             )
 
 
-def counted(budget: Budget | None, length: int) -> Budget | None:
-    """The same tokens of a prefix by their number: where no score decides, the row says so and not each step."""
+def by_number(budget: Budget | None, length: int) -> Budget | None:
+    """The same budget of a prefix as a number of tokens, with which a step does not warn; the row is marked instead."""
     if budget is None:
         return None
     return replace(budget, fraction=None, tokens=max(budget.kept(length), budget.sink + budget.window))

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ def find_weights(model: str = "smollm2") -> Path:
     weights = MODELS.get(model)
     if weights is None:
         path = Path(model)
+        if path.is_file():
+            _warn_of_altered(path)
         if path.is_file() or (path / "config.json").is_file():
             return path
         raise MissingWeightsError(
@@ -100,6 +103,17 @@ def find_weights(model: str = "smollm2") -> Path:
     raise MissingWeightsError(
         f"the weights of {model} are not on this machine: run `socket-theory fetch {model}`, or pass --model PATH."
     )
+
+
+def _warn_of_altered(path: Path) -> None:
+    """A UserWarning for a file that has the name of a known model's and another hash."""
+    for name, weights in MODELS.items():
+        if path.name == weights.file and file_sha256(path) != weights.sha256:
+            warnings.warn(
+                f"{path} has the name of the published {name} and another content: it is another release, cut short or "
+                f"altered. Run `socket-theory fetch {name}` for the published one.",
+                stacklevel=3,
+            )
 
 
 def fetch(model: str = "smollm2") -> Path:

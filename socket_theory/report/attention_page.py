@@ -46,7 +46,7 @@ def attention_report(record: dict[str, Any], *, command: str) -> str:
         **given,
         largest=largest,
         marked=marked,
-        without_choice="Nothing to plot: sink and window fill the budget." if marked else "",
+        without_choice="Nothing to plot: the budget leaves scores no choice." if marked else "",
         density_chart=draw(density),
         bits_chart=None if _forced(record["by_bits"]) else draw([*references, *bits]),
         best=short_settings(record["by_bits"][-1]["settings"]),

@@ -35,18 +35,20 @@ def reading(record: dict[str, Any]) -> list[str]:
     if share == 1:
         return [*_without_choice(rows), *_over_densities(by_density)]
     partly = [
-        f"At {percent(share)} of the positions sink and window fill the budget, and every selection keeps the same "
-        "tokens; the means below contain them."
+        f"At {percent(share)} of the positions the budget leaves scores no choice, and every selection keeps the same "
+        "tokens. The means contain them, so nothing here compares the methods at this density."
     ]
-    return [*(partly if share else []), *_at_one_density(rows), *_over_densities(by_density), *_over_bits(by_bits)]
+    if share:
+        return [*partly, *_over_densities(by_density)]
+    return [*_at_one_density(rows), *_over_densities(by_density), *_over_bits(by_bits)]
 
 
 def _without_choice(rows: Sequence[Row]) -> Iterator[str]:
     oracle = next(row for row in rows if row["method"] == "oracle_top_k")
     yield (
-        "Sink and window fill the budget at every position: oracle, window, random tokens, hard LSH and SOCKET keep "
-        f"the same {percent(oracle['density'])} of the tokens, whose error is {percent(_error(oracle))}. Nothing here "
-        "compares them: a larger density, a longer context or a smaller sink and window would."
+        "The budget leaves scores no choice at any position, as sink and window fill it or it keeps every token: "
+        f"oracle, window, random tokens, hard LSH and SOCKET keep the same {percent(oracle['density'])} of the tokens, "
+        f"whose error is {percent(_error(oracle))}. Nothing here compares them."
     )
 
 

@@ -192,7 +192,7 @@ def test_an_interrupt_leaves_one_line_and_no_file(
     monkeypatch.setattr(santa, "bench_santa", interrupt)
     done = run("--json", tmp_path / "out.json", "--commit", "c0ffee", command=command)
     assert done.exit_code == 130
-    assert done.output == "Interrupted: nothing unfinished was kept.\n"
+    assert done.output == "Interrupted: no results were kept.\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -115,9 +115,10 @@ def test_a_budget_that_sink_and_window_fill_is_told_and_marked(qkv: Path, tmp_pa
     done = attention("--qkv", qkv, "--json", tmp_path / "out.json")
     assert done.exit_code == 0, done.output
     assert (
-        "Warning: fraction=0.05 with sink=16 and window=64 leaves scores no choice at 3 of 3 positions" in done.stderr
+        "Warning: --density 0.05 with --sink 16 and --window 64 leaves scores no choice at 3 of 3 positions"
+        in done.stderr
     )
-    assert "* sink and window fill the budget" in done.stdout
+    assert "* the budget leaves scores no choice" in done.stdout
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     marks = {row["method"]: row.get("forced_only") for row in rows}
     assert marks["dense"] is marks["socket_sampling"] is None
@@ -240,7 +241,7 @@ command.evaluate_group({arguments!r})
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.strip().splitlines()[-1] == "Interrupted: nothing unfinished was kept."
+    assert errors.strip().splitlines()[-1] == "Interrupted: no results were kept."
     assert not (tmp_path / "out.json").exists()
 
 

@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from socket_theory.cli import main
-from socket_theory.cli.output import OutputFile
+from socket_theory.cli.deliver import deliver
+from socket_theory.cli.output import Output, OutputFile, json_text
 from socket_theory.cli.repeating import repeating_command
 
 CLAIM = ("verify", "--claim", "C4", "--jobs", "1")
@@ -98,6 +99,44 @@ def test_pipes_and_devices_are_written_to_and_stay(tmp_path: Path) -> None:
     assert json.loads(reader.communicate(timeout=20)[0])[0]["id"] == "C4"
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_a_pipe_that_nobody_reads_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = invoke(*CLAIM, "--json", tmp_path / "pipe", "--report", tmp_path / "page.html")
+    assert result.exit_code == 1
+    assert "pipe' could not be written: nobody reads this pipe." in result.stderr
+    assert (tmp_path / "page.html").exists()
+    assert "C4" in result.stdout
+
+
+def test_content_that_cannot_be_made_loses_no_other_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [
+        (Output.of(str(tmp_path / "a.json")), lambda: json_text({"a": float("nan")})),
+        (Output.of(str(tmp_path / "b.html")), lambda: "caf\udce9"),
+    ]
+    assert not deliver(files, lambda console: console.print("the table"), 80)
+    assert not (tmp_path / "a.json").exists()
+    assert (tmp_path / "b.html").read_bytes() == b"caf?"
+    shown = capsys.readouterr()
+    assert shown.out == "the table\n"
+    assert "the content of" in shown.err
+    assert "a.json' could not be made (ValueError" in shown.err
+
+
+@pytest.mark.parametrize(("given", "sentence"), [("", "an empty name was given"), ("/dev/fd/0", "reading only")])
+def test_outputs_that_take_nothing_are_refused(given: str, sentence: str) -> None:
+    descriptor = os.dup(0)
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        result = invoke(*CLAIM, "--json", given)
+    finally:
+        os.dup2(descriptor, 0)
+        os.close(descriptor)
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.output.split())
 
 
 def test_names_that_are_not_utf8_work(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # Claims that wait for ever but for C1, which is done at once; each says where it runs.
@@ -86,6 +87,20 @@ def test_what_was_finished_is_kept(target: str, number: signal.Signals, code: in
     assert not any(map(is_running, running))
 
 
+def test_further_signals_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    process = start(tmp_path, "verify", "--claim", "C", "--jobs", "2", "--json", str(path))
+    deadline = time.monotonic() + 60
+    while len(workers(tmp_path)) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.3)
+    while process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.02)
+    assert process.returncode == 130
+    assert [row["id"] for row in json.loads(path.read_text())] == ["C1"]
+
+
 def test_an_interrupt_while_workers_start_shows_no_traceback(tmp_path: Path) -> None:
     process = start(tmp_path, "verify", "--claim", "C", "--jobs", "2")
     assert process.stderr
@@ -95,6 +110,37 @@ def test_an_interrupt_while_workers_start_shows_no_traceback(tmp_path: Path) -> 
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said + errors == ("verifying 6 claims\nInterrupted: 0 of 6 claims were run, the rest are unknown.\n")
+
+
+@pytest.mark.parametrize(("stop", "code"), [("os.kill(os.getpid(), 9)", 1), ("os.kill(os.getppid(), 15)", 143)])
+def test_an_evaluation_that_is_stopped_keeps_its_finished_stages(stop: str, code: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    arrays = {"q": draw.normal(size=(2, 2, 1, 8)), "positions": np.array([99])}
+    np.savez(tmp_path / "qkv.npz", **arrays, **{name: draw.normal(size=(2, 1, 100, 8)) for name in "kv"})
+    program = f"""
+import os, time, socket_theory.evaluate.sampled_attention as sampled
+from socket_theory.cli import main
+
+def measure(*_):
+    {stop}
+    time.sleep(60)
+
+sampled.measure_layer = measure
+main("evaluate attention --qkv qkv.npz --density 0.5 --sink 1 --window 1 --json o.json --report r.html".split())
+"""
+    environment = os.environ | {"LOKY_MAX_CPU_COUNT": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120
+    )
+    assert done.returncode == code, done.stderr
+    record = json.loads((tmp_path / "o.json").read_text())
+    assert record["stopped"] is True
+    assert len(record["rows"]) == 30
+    assert record["sampled_rows"] == record["variance_curves"] == []
+    assert "oracle_top_k" in done.stdout
+    assert not (tmp_path / "r.html").exists()
+    assert "only the stages above were finished" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_evaluation_without_its_worker_ends_in_a_sentence(tmp_path: Path) -> None:
@@ -110,6 +156,6 @@ main("evaluate ranking --trials 2 --json out.json".split())
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[1].startswith("Error: A worker process was killed, most likely")
+    assert done.stderr.splitlines()[1].startswith("A worker process was killed, most likely")
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

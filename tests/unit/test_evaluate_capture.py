@@ -45,9 +45,10 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "another head_dim": ({"q": lambda q: q[..., :4]}, ValueError, "with the layers and D of k"),
     "more positions than queries": ({"positions": lambda p: np.arange(5)}, ValueError, "one position a query"),
     "head ratio": ({"q": lambda q: q[:, :3]}, ValueError, "pass a positive multiple of 2 query heads"),
-    "integer keys": ({"k": lambda k: k.astype(np.int32)}, TypeError, "k has dtype int32"),
+    "integer keys": ({"k": lambda k: k.astype(np.int32)}, ValueError, "qkv.npz is no capture: k has dtype int32"),
     "NaN": ({"v": with_nan}, ValueError, "v contains NaN or infinity"),
-    "float positions": ({"positions": lambda p: p * 1.0}, TypeError, "positions has dtype float64: pass integers"),
+    "float positions": ({"positions": lambda p: p * 1.0}, ValueError, "positions has dtype float64: pass integers"),
+    "positions in seconds": ({"positions": lambda p: p.astype("m8[s]")}, ValueError, "positions has dtype timedelta64"),
     "position beyond": (
         {"positions": lambda p: p + 1},
         ValueError,
@@ -59,7 +60,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "layers are [3, 1] for q of 2 layers",
     ),
     "too few layers": ({"layers": lambda _: np.array([3])}, ValueError, "pass their numbers in the model, rising"),
-    "layers of text": ({"layers": lambda _: np.array(["1", "3"])}, TypeError, "layers has dtype <U1: pass integers"),
+    "layers of text": ({"layers": lambda _: np.array(["1", "3"])}, ValueError, "layers has dtype <U1: pass integers"),
     "negative position": ({"positions": lambda p: p - 10}, ValueError, "pass indices in [0, 20)"),
 }
 

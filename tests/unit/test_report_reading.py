@@ -76,7 +76,7 @@ def test_nothing_is_compared_where_no_score_decides() -> None:
     for name in ("rows", "by_density", "by_bits"):
         run[name] = [each | {"forced_only": 1.0} for each in run[name]]
     (sentence,) = reading(run)
-    assert sentence.startswith("Sink and window fill the budget at every position")
+    assert sentence.startswith("The budget leaves scores no choice at any position")
     run["by_density"] = record()["by_density"]
     _, densities = reading(run)
     assert densities.startswith("Going from 2 % to 20 %")
@@ -85,9 +85,9 @@ def test_nothing_is_compared_where_no_score_decides() -> None:
 def test_positions_without_a_choice_among_others_are_told() -> None:
     run = record()
     run["rows"] = [each | {"forced_only": 0.25} for each in run["rows"]]
-    first, *others = reading(run)
-    assert first.startswith("At 25 % of the positions sink and window fill the budget")
-    assert others == reading(record())
+    first, densities = reading(run)
+    assert first.startswith("At 25 % of the positions the budget leaves scores no choice")
+    assert densities.startswith("Going from 2 % to 20 %")
 
 
 @pytest.mark.parametrize(
