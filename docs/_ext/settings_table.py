@@ -26,7 +26,7 @@ CODE = {
     "default": "`Socket()`",
     "recommended": "`Socket(temperature=1.0)`",
 }
-CASES: tuple[Case, ...] = ((1, 32, 8, 131072), (1, 32, 32, 131072))
+CASES: tuple[Case, ...] = ((1, 32, 8, 32768), (1, 32, 8, 131072), (1, 32, 32, 131072))
 
 
 def settings_table(attention: Row, speed: Row) -> str:
@@ -34,8 +34,8 @@ def settings_table(attention: Row, speed: Row) -> str:
     rows = [["dense attention", f"{0:.3f}", *_dense_cells(speed)]]
     for name, method in SETTINGS.items():
         rows.append([f"{name}, {CODE[name]}", f"{_error(attention, method):.3f}", *_cells(speed, method)])
-    heads = [f"{case[1]}/{case[2]} heads" for case in CASES]
-    return table(" | ".join(["SOCKET", "error", *(f"{name}, µs | × dense" for name in heads)]), rows)
+    names = [f"{case[1]}/{case[2]} heads, {case[3] // 1024}K" for case in CASES]
+    return table(" | ".join(["SOCKET", "error", *(f"{name}, µs | × dense" for name in names)]), rows)
 
 
 def _error(attention: Row, method: Socket) -> float:
