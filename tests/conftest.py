@@ -29,6 +29,16 @@ else:
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
+def _module(file: Path) -> ModuleType:
+    """A file that is in no package, as a module of its own."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def require_extra() -> Callable[..., Any]:
     """`require_extra("llm", "torch", "gguf")` imports those modules, or skips with the line that installs them.
@@ -51,14 +61,22 @@ def require_extra() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def docs_extension() -> Callable[[str], ModuleType]:
+    """`docs_extension("santa_table")` imports a module of docs/_ext as Sphinx does, with its neighbours importable."""
+
+    def load(name: str) -> ModuleType:
+        folder = Path(__file__).parents[1] / "docs" / "_ext"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(folder)
+            return _module(folder / f"{name}.py")
+
+    return load
+
+
+@pytest.fixture(scope="session")
 def cupy_on_cpu() -> ModuleType:
     """The module that stands in for CuPy where kernels are built for a CPU; skips without a compiler."""
-    file = Path(__file__).parent / "unit" / "cuda_on_cpu" / "cupy_on_cpu.py"
-    spec = importlib.util.spec_from_file_location("cupy_on_cpu", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _module(Path(__file__).parent / "unit" / "cuda_on_cpu" / "cupy_on_cpu.py")
     if module.COMPILER is None:
         pytest.skip(module.INSTALL)
     return module

@@ -252,6 +252,28 @@ def test_a_record_in_which_nothing_errs_has_a_report(attention: tuple[str, dict[
     assert "No head has a variance to fit a slope to." in page.text
 
 
+def test_rows_without_a_choice_are_left_out_of_the_density_chart(attention: tuple[str, dict[str, Any]]) -> None:
+    """Two densities of five methods whose budget sink and window fill, one of them at some positions only."""
+    record = json.loads(json.dumps(attention[1]))
+    for place, row in enumerate(record["by_density"]):
+        row["forced_only"] = [1, 0.5][place // 5] if place < 10 else 0
+    text = attention_report(record, command="c")
+    (figure,) = re.findall(r'<svg [^>]*aria-label="Mean error against the share.*?</svg>', text, re.DOTALL)
+    assert len(re.findall(r'bar" x1=', figure)) == len(record["by_density"]) - 10
+
+
+@pytest.mark.parametrize(("marks", "drawn"), [([1], False), ([1, 0.5], True), ([0], True)])
+def test_without_a_choice_at_any_number_of_bits_there_is_no_chart_of_bits(
+    attention: tuple[str, dict[str, Any]], marks: list[float], drawn: bool
+) -> None:
+    record = json.loads(json.dumps(attention[1]))
+    for place, row in enumerate(record["by_bits"]):
+        row["forced_only"] = marks[place % len(marks)]
+    text = attention_report(record, command="c")
+    assert ('aria-label="Mean error against index bits' in text) == drawn
+    assert text.count("Nothing to plot: sink and window fill the budget.") == (not drawn)
+
+
 def test_every_row_of_the_attention_report_has_its_own_error_bar_and_amount(
     attention: tuple[str, dict[str, Any]],
 ) -> None:

@@ -87,6 +87,18 @@ def test_scores_that_cannot_rank_are_refused_with_the_name_of_the_class(backend,
         step(backend, Returning(returned), Budget(tokens=7, group=group))
 
 
+@pytest.mark.parametrize("sequence", [0, 1])
+@pytest.mark.parametrize(
+    ("number", "group", "words"),
+    [(np.nan, "per_head", "NaN"), (np.inf, "shared", r"\+inf"), (1e300, "per_head", "numbers beyond float32")],
+)
+def test_one_score_of_any_sequence_that_cannot_rank_is_refused(backend, number, group, words, sequence):
+    scores = np.zeros(FLAT.shape)
+    scores[sequence, 3, 29] = number
+    with pytest.raises(ValueError, match=f"returned {words}"):
+        step(backend, Returning(backend.put(scores)), Budget(tokens=7, group=group))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_scores_of_any_float_rank_the_same(backend, dtype):
     ranks = np.argsort(np.argsort(KEY.fold_in("ranks").generator().random((2, 4, 40)), axis=-1), axis=-1)

@@ -28,6 +28,14 @@ def observe(llm: SimpleNamespace, model: Any, tokens: list[int] = TOKENS) -> dic
     return seen
 
 
+def require_refused(llm: SimpleNamespace, model: Any, words: str) -> None:
+    """And left as it was."""
+    implementation = model.config._attn_implementation
+    with pytest.raises(ValueError, match=words):
+        observe(llm, model)
+    assert model.config._attn_implementation == implementation
+
+
 @pytest.mark.parametrize(
     ("family", "config"),
     [("Llama", {}), ("Qwen2", {}), ("Mistral", {"sliding_window": None}), ("Mistral", {"sliding_window": 40})],
@@ -89,11 +97,8 @@ def test_the_model_is_left_as_it_was_and_makes_no_logits(llm: SimpleNamespace, m
 def test_attention_that_is_not_a_plain_softmax_is_refused(
     llm: SimpleNamespace, make_model: Callable[..., Any], family: str, config: dict[str, Any], name: str
 ) -> None:
-    model = make_model(family, **config)
-    implementation = model.config._attn_implementation
-    with pytest.raises(ValueError, match=f"this model's attention uses .*{name}.*: pass a model whose attention is a"):
-        observe(llm, model)
-    assert model.config._attn_implementation == implementation
+    words = f"this model's attention uses .*{name}.*: pass a model whose attention is a"
+    require_refused(llm, make_model(family, **config), words)
 
 
 def test_more_tokens_than_positions_are_refused(llm: SimpleNamespace, make_model: Callable[..., Any]) -> None:
@@ -132,11 +137,7 @@ def test_a_checkpoint_loads_without_a_network(
 def test_attention_that_cannot_be_judged_as_plain_and_causal_is_refused(
     llm: SimpleNamespace, make_model: Callable[..., Any], family: str, config: dict[str, Any], words: str
 ) -> None:
-    model = make_model(family, **config)
-    implementation = model.config._attn_implementation
-    with pytest.raises(ValueError, match=f"{words}.*: pass a model whose"):
-        observe(llm, model)
-    assert model.config._attn_implementation == implementation
+    require_refused(llm, make_model(family, **config), f"{words}.*: pass a model whose")
 
 
 def test_a_chunk_that_does_not_bite_is_plain_attention(llm: SimpleNamespace, make_model: Callable[..., Any]) -> None:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 import xml.etree.ElementTree as ET
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-EXTENSION = Path(__file__).parents[2] / "docs" / "_ext" / "santa_table.py"
 LONG, BATCH, SHORT = (1, 32, 8, 131072), (8, 32, 8, 32768), (1, 32, 8, 32768)
 REAL, REPEATED = (1, 9, 3, 8176), (1, 9, 3, 131072)
 SAMPLES = ["128", "256", "512", "1024", "128", "256", "128"]
 
 
 @pytest.fixture(scope="module")
-def page():
-    spec = importlib.util.spec_from_file_location("santa_table", EXTENSION)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(EXTENSION.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(EXTENSION.parent))
-    return module
+def page(docs_extension):
+    return docs_extension("santa_table")
 
 
 def row(method, case, us, *, settings, dense=None, kept=None, head_dim=128, source=None):

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 import xml.etree.ElementTree as ET
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-EXTENSION = Path(__file__).parents[2] / "docs" / "_ext" / "decode_table.py"
 STAGES = {"score": 54.0, "select": 20.0, "attend": 26.0}
 
 
 @pytest.fixture(scope="module")
-def page():
-    spec = importlib.util.spec_from_file_location("decode_table", EXTENSION)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(EXTENSION.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(EXTENSION.parent))
-    return module
+def page(docs_extension):
+    return docs_extension("decode_table")
 
 
 def row(method, case, us, *, dense=None, kept=None, planes=10, stages=None, note=None):

@@ -105,6 +105,20 @@ def test_every_row_draws_by_its_scores_and_its_own_offsets(
     require_rows(method, tile, rows, starts, values, step, found, None)
 
 
+def test_a_tile_of_flash_without_mass_draws_nothing(gpu_on_cpu: Any) -> None:
+    """Beside 16 and 8 tiles of equal weights, so that all sums over masses are exact; those draw as they did before."""
+    method, starts, lengths, tile = Santa(37, "flash", 32), [1, 0], [19 * 32, 11 * 32], 32
+    values, rows = random_values(gpu_on_cpu, starts, lengths), random_rows(lengths, 0.0)
+    gone = [np.isin(np.arange(len(row)) // tile, [0, 3, len(row) // tile - 1]) for row in rows]
+    cold = [np.where(where, np.float32(-3000), row) for where, row in zip(gone, rows, strict=True)]
+    before, found = (draw_rows(gpu_on_cpu, method, tile, given, starts, values, 3) for given in (rows, cold))
+    for row, where in enumerate(gone):
+        slots = before.draws[row]
+        vanished = (slots >= 0) & where[slots - starts[row // 4]]
+        assert vanished.sum() >= 3
+        np.testing.assert_array_equal(found.draws[row], np.where(vanished, -1, slots))
+
+
 def test_masses_before_tiles_are_added_in_double(gpu_on_cpu: Any) -> None:
     """One token of a tile has all of its mass, so that a draw tells the tile, which float32 sums would move."""
     method, starts, tile, tiles = Santa(3000), [1], 32, 700

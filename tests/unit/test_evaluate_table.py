@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,18 +17,8 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def page() -> ModuleType:
-    path = DOCS / "_ext" / "attention_table.py"
-    spec = importlib.util.spec_from_file_location("attention_table", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
+def page(docs_extension: Callable[[str], ModuleType]) -> ModuleType:
+    return docs_extension("attention_table")
 
 
 @pytest.fixture(scope="module")

@@ -31,10 +31,17 @@ def select(cupy_on_cpu: ModuleType) -> Callable[..., Any]:
     kernel = cupy_on_cpu.Kernel(kernel_source("select.cu"), macros, "select_tokens")
 
     def selected(
-        scores: Any, span: tuple[int, int], budget: Budget, parts: int, floor: Any = None, listings: int = 1
+        scores: Any,
+        span: tuple[int, int],
+        budget: Budget,
+        parts: int,
+        floor: Any = None,
+        listings: int = 1,
+        room: Any = None,
     ) -> tuple[Any, int]:
         kept = budget.kept(span[1])
-        indices, lengths = np.full((1, kept), -7, np.int32), np.zeros(1, np.int32)
+        room = kept if room is None else room
+        indices, lengths = np.full((1, room), -7, np.int32), np.zeros(1, np.int32)
         survivors, counts, status = np.zeros(CAPACITY, np.uint64), np.zeros(3, np.uint32), np.zeros(1, np.uint32)
         orders = rank_keys(np.where(np.isnan(scores), np.inf, scores)) >> np.uint64(32)
         orders = np.where(np.isnan(scores), 2**32 - 1, orders).astype(np.uint64)
@@ -49,10 +56,10 @@ def select(cupy_on_cpu: ModuleType) -> Callable[..., Any]:
         spans = np.array([span], np.int64)
         lists = [np.uint64(0)] * 3 if floors is None else [survivors, counts, floors]
         arrays = [a.view(cupy_on_cpu.Array) if a.ndim else a for a in (scores, spans, *lists, status, indices, lengths)]
-        numbers = map(np.int32, (len(scores), 1, CAPACITY, kept, budget.sink, budget.window))
+        numbers = map(np.int32, (len(scores), 1, CAPACITY, room, budget.sink, budget.window))
         kernel((parts, 1), (THREADS,), (*arrays, *numbers, np.int64(tokens), np.float64(budget.fraction or 0)))
         assert counts[:2].tolist() == [0, 0] or floors is None
-        assert lengths[0] == kept
+        assert lengths[0] == min(kept, room)
         vanished = kept > span[1] - len(slots) and (orders[slots] < rank_keys(SMALLEST)[0] >> np.uint64(32)).all()
         assert status[0] == 4 * vanished
         return indices[0], int(counts[2])
@@ -123,6 +130,17 @@ def test_shares_and_short_sequences_keep_what_the_reference_keeps(
         found, _ = select(scores, (37, length), budget, parts)
         expected = NumpyBackend().select(scores[None, None], np.array([[37, length]]), budget, 1)[0, 0]
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("room", [40, 50, 700])
+def test_a_list_has_the_first_kept_slots_and_ends_in_none(select: Callable[..., Any], parts: int, room: int) -> None:
+    """In a list that is longer than what is kept of this span, or too short for it."""
+    scores = scores_of("wide", 960, np.random.default_rng(2))
+    budget = Budget(tokens=50, sink=3, window=7)
+    expected = np.append(NumpyBackend().select(scores[None, None], np.array([[20, 900]]), budget, 1), [-1] * 700)
+    found, _ = select(scores, (20, 900), budget, parts, room=room)
+    np.testing.assert_array_equal(found, expected[:room])
 
 
 @pytest.mark.parametrize("listings", [2, 40, 100])

@@ -43,8 +43,8 @@ def test_both_words_of_a_key_and_the_step_decide_the_numbers() -> None:
 
 
 def test_planes_are_all_different_and_share_no_number_with_the_key_itself() -> None:
-    weights = SignHash(num_tables=20, num_planes=6, head_dim=16).draw(KEY).weights.reshape(120, 16)
-    assert len({row.tobytes() for row in weights}) == 120
+    weights = SignHash(num_tables=300, num_planes=6, head_dim=16).draw(KEY).weights.reshape(1800, 16)
+    assert len({row.tobytes() for row in weights}) == 1800
     own = round_to_bfloat16(normal(KEY, np.arange(weights.size, dtype=np.uint64)))
     assert not np.isin(weights, own).all()
     assert np.mean(weights.ravel() == own) < 0.02

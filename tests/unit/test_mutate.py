@@ -70,9 +70,22 @@ def fault(old: str, new: str, equivalent: str = "") -> tuple[str, ...]:
 def test_a_fault_that_fails_a_test_is_killed_and_the_tree_is_left_alone(project: Path) -> None:
     pytest.importorskip("hypothesis", reason="pip install 'socket-theory[test]'")
     assert mutate.run_tests(("tests/test_last.py",), root=project)[0] == "passed"
+    outcome, _, printed = mutate.run_tests(("tests/test_last.py",), fault("return count - 1", "return count"), project)
+    assert outcome == "failed"
+    assert "FAILED tests/test_last.py::test_last" in printed
     assert mutate.judge(fault("return count - 1", "return count"), project).outcome == "killed"
     assert mutate.judge(fault("return count - 1", "return abs(count - 1)"), project).outcome == "survived"
     assert "return count - 1" in (project / "socket_theory" / "__init__.py").read_text()
+
+
+def test_a_test_that_is_skipped_for_want_of_an_extra_fails_and_names_it(project: Path) -> None:
+    """It would see no fault."""
+    pytest.importorskip("hypothesis", reason="pip install 'socket-theory[test]'")
+    shutil.copy(ROOT / "tests" / "conftest.py", project / "tests")
+    (project / "tests" / "test_last.py").write_text("import pytest\n\npytest.importorskip('not_here')\n")
+    outcome, _, printed = mutate.run_tests(("tests/test_last.py",), root=project)
+    assert outcome == "failed"
+    assert "not_here cannot be imported here" in printed
 
 
 def test_a_line_that_is_not_there_once_is_refused(project: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from socket_theory import Cache, Key, Socket, load_cache
+from socket_theory import Cache, Dense, Key, Socket, load_cache
 from socket_theory.evaluate.capture import Capture, load_capture
 from socket_theory.npz import read_npz
 
@@ -174,6 +174,17 @@ def test_an_array_that_does_not_fit_or_is_missing_is_refused_by_name(name: str, 
     changed = {} if missing else {name: ARRAYS[name](parts[name])}
     np.savez(tmp_path / "file.npz", **{n: part for n, part in parts.items() if n != name} | changed)
     with pytest.raises(ValueError, match=r"file\.npz is not a cache of format 1"):
+        load_cache(tmp_path / "file.npz")
+
+
+@pytest.mark.parametrize("name", ["keys", "values"])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_, np.complex128])
+def test_keys_and_values_that_are_no_floats_are_refused_by_name(name: str, dtype: Any, tmp_path: Path) -> None:
+    """Of a cache without an index or a center, which would not fit such keys."""
+    Dense().prepare(SMALL, SMALL).save(tmp_path / "file.npz")
+    parts = read_npz(tmp_path / "file.npz")
+    np.savez(tmp_path / "file.npz", **parts | {name: parts[name].astype(dtype)})
+    with pytest.raises(ValueError, match=rf"file\.npz is not a cache of format 1 .*{name} has dtype"):
         load_cache(tmp_path / "file.npz")
 
 

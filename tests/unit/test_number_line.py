@@ -107,6 +107,15 @@ def test_values_that_norms_do_not_tell_from_zero_are_refused(method, scale):
     assert method.prepare(padded, outside, key=KEY, kv_start=3).kv_len.tolist() == [50]
 
 
+@pytest.mark.parametrize("method", [Socket.as_released(), SocketSampling(value_aware=True)], ids=["socket", "sampling"])
+def test_one_short_value_of_any_sequence_is_refused(method):
+    for sequence in (0, 1):
+        keys, values = np.repeat(KEYS, 2, axis=0), np.repeat(VALUES, 2, axis=0)
+        values[sequence, 1, 49] *= 1e-38
+        with pytest.raises(ValueError, match="values have a vector that is not zero but shorter than 1e-32"):
+            method.prepare(keys, values, key=KEY)
+
+
 def test_magnitudes_that_squares_lose_are_refused():
     for tiny in (LEAST, 1e-200):
         for call in (

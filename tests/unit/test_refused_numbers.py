@@ -32,7 +32,7 @@ from socket_theory.value_sampling import iid_counts, systematic_counts
 from socket_theory.value_sampling_moments import value_covariance
 
 KEYS = Key.from_seed(0).generator().standard_normal((2, 2, 8, 4))
-TOKEN = KEYS[:, :, :1]
+TOKEN, TOKENS = KEYS[:, :, :1], KEYS[:, :, :3]
 CACHE = Dense().prepare(KEYS, KEYS, kv_start=[2, 0], kv_len=[6, 5])
 HALF = CACHE.keys.astype(np.float32)[:, :, :1]
 
@@ -51,9 +51,10 @@ def test_no_token_of_a_cache_is_nan_infinite_or_huge(name: str, number: float) -
         with pytest.raises(ValueError, match=f"{name} (contains NaN or infinity|reaches)"):
             Dense().prepare(**given, kv_start=[2, 0], kv_len=[6, 5])
     for sequence in (0, 1):
-        new = {"keys": TOKEN, "values": TOKEN} | {name: spoilt(TOKEN, (sequence, 1, 0, 3), number)}
-        with pytest.raises(ValueError, match=f"{name} (contains NaN or infinity|reaches)"):
-            CACHE.append(**new)
+        for token in (0, 2):
+            new = {"keys": TOKENS, "values": TOKENS} | {name: spoilt(TOKENS, (sequence, 1, token, 3), number)}
+            with pytest.raises(ValueError, match=f"{name} (contains NaN or infinity|reaches)"):
+                CACHE.append(**new)
 
 
 def test_what_lies_outside_the_spans_is_not_looked_at() -> None:
@@ -86,6 +87,15 @@ def test_values_of_another_length_or_number_are_not_appended() -> None:
 def test_a_sequence_ends_within_its_slots(start: Any, length: Any) -> None:
     with pytest.raises(ValueError, match="kv_start \\+ kv_len at most the slots"):
         Dense().prepare(KEYS, KEYS, kv_start=start, kv_len=length)
+
+
+@pytest.mark.parametrize("flag", [True, [True, True], np.True_])
+def test_a_flag_is_no_start_and_no_length(flag: Any) -> None:
+    for given in ({"kv_start": flag}, {"kv_len": flag}):
+        with pytest.raises(TypeError, match=r"(kv_start|kv_len)=.* was given: pass integers, one a sequence"):
+            Dense().prepare(KEYS, KEYS, **given)
+    with pytest.raises(TypeError, match=r"length=.* was given: pass integers, one a sequence"):
+        CACHE.truncate(flag)
 
 
 def test_without_a_length_a_sequence_goes_to_its_last_slot() -> None:

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXTENSION = ROOT / "docs" / "_ext" / "settings_table.py"
 
 
 @pytest.fixture(scope="module")
-def page():
-    spec = importlib.util.spec_from_file_location("settings_table", EXTENSION)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(EXTENSION.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(EXTENSION.parent))
-    return module
+def page(docs_extension):
+    return docs_extension("settings_table")
 
 
 def test_the_readme_has_the_table_of_the_committed_results(page):

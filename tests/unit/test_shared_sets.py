@@ -12,11 +12,11 @@ KEY = Key.from_seed(21)
 TOKENS, DIM = 60, 8
 
 
-def problem(seed, num_kv_heads=2, heads=2):
-    """Queries [1, Hq, D] of which each KV head has one and its opposite, keys [1, Hkv, N, D] near it, values."""
+def problem(seed, num_kv_heads=2, heads=2, signs=(1, -1, 0.5, -0.25)):
+    """Queries [1, Hq, D] along an axis of each KV head, keys [1, Hkv, N, D] near it, values."""
     draw = KEY.fold_in("problem", seed).generator()
     axis = draw.standard_normal((num_kv_heads, 1, DIM))
-    signs = np.array([1, -1, 0.5, -0.25])[:heads, None]
+    signs = np.array(signs)[:heads, None]
     axis = axis / np.linalg.norm(axis, axis=-1, keepdims=True)
     keys, values = draw.standard_normal((2, 1, num_kv_heads, TOKENS, DIM))
     return (3 * signs * axis).reshape(1, -1, DIM), 2 * axis + keys / 5, values
@@ -59,6 +59,20 @@ def test_no_token_left_out_weighs_more_than_one_that_is_kept(temperature, heads,
             assert totals[group[0]].min() >= (1 - 1e-6) * left.max(), seed
         seen += some_vanish(log_scores(method, query, cache))
     assert seen > 6
+
+
+def test_heads_that_all_vanish_are_added_on_one_scale():
+    """Queries that point away from the keys, at depths of which none is far below the other."""
+    method = Socket(16, 4, query_map="tanh", temperature=0.1)
+    query, keys, values = problem(7, signs=(-1.0, -0.95))
+    cache = method.prepare(keys, values, key=KEY)
+    peaks = log_scores(method, query, cache).max(axis=-1)
+    assert (peaks < np.log(np.finfo(np.float32).tiny)).all()
+    assert ((abs(np.diff(peaks)) > 0.5) & (abs(np.diff(peaks)) < 10)).all()
+    settings = cache.spans, cache.planes, method.query_map, method.temperature
+    scores = cache.backend.soft_scores(query, cache.arrays["codes"], *settings, shared=True)
+    totals = scores.reshape(2, 2, -1).sum(axis=1, dtype=np.float64)
+    np.testing.assert_allclose(totals, exact_totals(method, query, cache), rtol=1e-6, atol=1e-37)
 
 
 def test_a_vanished_head_keeps_a_set_of_its_own_as_before():

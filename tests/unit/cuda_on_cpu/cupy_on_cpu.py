@@ -1,6 +1,7 @@
 """A module to stand in for CuPy: arrays are NumPy's, and kernels are built from their CUDA sources by a C++ compiler.
 
-What the launchers ask of CuPy, and no more. New memory is full of ones, NaN or -1, so that what is not written shows.
+What the launchers ask of CuPy, and no more. New memory is full of ones, NaN or an integer that
+no kernel writes, so that what is not written shows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 FOLDER = Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
+UNWRITTEN = -(2**30)
 INSTALL = "no C++ compiler is installed: install g++ or clang++."
 FLAGS = ["-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
 ATTRIBUTES = {"MaxSharedMemoryPerBlockOptin": 227 * 1024, "MultiProcessorCount": 6}
@@ -165,7 +167,10 @@ class CupyOnCpu(ModuleType):
     @staticmethod
     def empty(shape: Any, dtype: Any = np.float64) -> Any:
         made = np.empty(shape, dtype)
-        made.reshape(-1).view(np.uint8).fill(255)
+        if made.dtype.kind == "i":
+            made.fill(UNWRITTEN)
+        else:
+            made.reshape(-1).view(np.uint8).fill(255)
         return made.view(Array)
 
     def __getattr__(self, name: str) -> Any:
