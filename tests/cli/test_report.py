@@ -271,7 +271,7 @@ def test_without_a_choice_at_any_number_of_bits_there_is_no_chart_of_bits(
         row["forced_only"] = marks[place % len(marks)]
     text = attention_report(record, command="c")
     assert ('aria-label="Mean error against index bits' in text) == drawn
-    assert text.count("Nothing to plot: sink and window fill the budget.") == (not drawn)
+    assert text.count("Nothing to plot: the budget leaves scores no choice.") == (not drawn)
 
 
 def test_every_row_of_the_attention_report_has_its_own_error_bar_and_amount(

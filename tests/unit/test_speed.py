@@ -10,7 +10,7 @@ pytest.importorskip("pytest_benchmark", reason="pip install 'socket-theory[test]
 from socket_theory import Budget, Key, Socket
 
 METHOD = Socket.as_released()
-BUDGET = Budget(fraction=1 / 33, sink=128, window=128)
+BUDGET = Budget(fraction=1 / 33, sink=64, window=64)
 KEY = Key.from_seed(0)
 
 
