@@ -75,8 +75,8 @@ def attention_command(
 
     The methods that sample values or scores (SANTA, Bernoulli) follow in a table of their own, for several numbers of
     samples; density, sink and window do not concern them. A report also measures the main methods at four densities
-    and four sizes of the index. On two cores a first run takes three minutes, and four with a report; a second one, which
-    finds what the model saw in the cache, a minute less.
+    and four sizes of the index. On two cores a first run takes three minutes, and four with a report; a second one a
+    minute less, as what the model saw is kept.
     """
     if qkv and (model or text or context):
         raise click.UsageError("--qkv brings its own tokens: leave out --model, --text and --context.")
