@@ -26,7 +26,8 @@ def empty_state(shape: tuple[int, ...], kind: Kind = "softmax", like: Any | None
         A value of the states it is merged with: of this array's library, dtype and device, with an lse in float64 for
         float64 values and else in float32. By default a NumPy array in float64.
     """
-    if not isinstance(shape, tuple) or not shape or kind not in get_args(Kind):
+    counts = isinstance(shape, tuple) and all(isinstance(n, int | np.integer) and n >= 0 for n in shape)
+    if not counts or not shape or kind not in get_args(Kind):
         raise ValueError(
             f"shape={shape!r} and kind={kind!r} were given: pass a tuple [..., D], 'softmax' or 'angular'."
         )
@@ -86,7 +87,8 @@ def merge_states(a: AttentionState, b: AttentionState) -> AttentionState:
 def _in_the_others_library(state: AttentionState, other: AttentionState) -> AttentionState:
     """`state`, or nothing in the library of `other` where it is a NumPy state that holds nothing."""
     numpy_state = isinstance(state.lse, np.ndarray | np.generic)
-    if not numpy_state or array_type(other.value, "value") == "numpy" or (state.lse > -np.inf).any():
+    fits = numpy_state and np.shape(state.lse) == np.shape(state.value)[:-1]
+    if not fits or array_type(other.value, "value") == "numpy" or (state.lse != -np.inf).any():
         return state
     return empty_state(tuple(state.value.shape), state.kind, like=other.value)
 

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 
@@ -32,19 +33,26 @@ def results_of(work: Sequence[Any], n_jobs: int | None = None, *, ordered: bool 
 
 @contextmanager
 def _children_ignore_interrupts() -> Iterator[None]:
-    """Processes started within ignore SIGINT and SIGHUP from their first instruction; here both wait for the end.
+    """Processes started within never see SIGINT or SIGHUP; one that arrives here is raised at the end.
 
-    Ctrl-C and a closed terminal reach every process of it, and one that is importing answers with a traceback.
+    Ctrl-C and a closed terminal reach every process of it, and one that is importing answers with a traceback. The mask
+    is what children inherit; any other thread of this process may still be given the signal, so it is recorded.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers = [signal.SIGINT, signal.SIGHUP]
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    # It unblocks SIGINT when it starts its process, and only then.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    arrived: list[int] = []
+    handlers = {number: signal.signal(number, lambda given, _: arrived.append(given)) for number in numbers}
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    if arrived:
+        signal.raise_signal(arrived[0])

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from socket_theory.cli.attention_tables import PIPED_WIDTH, print_tables
 from socket_theory.cli.deliver import deliver, say
-from socket_theory.cli.messages import FEWER_WORKERS, ending, plain_messages
+from socket_theory.cli.messages import FEWER_WORKERS, ending, finishing, plain_messages
 from socket_theory.cli.output import Output, json_option, json_text, report_option
 from socket_theory.cli.repeating import repeating_command
 from socket_theory.cli.stages import Start, stages
@@ -108,6 +108,7 @@ def attention_command(
                     sweeps = sweep(capture, budget, best_socket(rows), seed=seed, layers=used, on_layer=advance)
             except (BrokenProcessPool, KeyboardInterrupt) as stop:
                 stopped, code = ending(stop)
+    with plain_messages(), finishing():
         record = {
             "schema": SCHEMA,
             "seed": seed,
@@ -118,7 +119,7 @@ def attention_command(
             "positions": capture.positions.tolist(),
             "sink": sink,
             "window": window,
-            "commit": commit or source_commit(),
+            "commit": click.format_filename(commit) if commit else source_commit(),
             "versions": versions(),
             "rows": _plain(rows),
             "sampled_rows": _plain(sampled),
@@ -136,11 +137,12 @@ def attention_command(
         print_tables(rows, sampled, variance, console)
 
     files = [(json_output, lambda: json_text(record)), (None if stopped else report_output, page)]
-    with plain_messages():
+    with plain_messages(), finishing():
         delivered = deliver(files, show, PIPED_WIDTH)
     if stopped:
+        unfinished = "comparing densities and sizes" if sampled else "sampling values and scores"
         hint = f" {FEWER_WORKERS}" if code == 1 else ""
-        say(f"{stopped}: only the stages above were finished, and no report was made.{hint}")
+        say(f"{stopped} while {unfinished}: what came before it is kept, and a report was not made.{hint}")
     click_context.exit(code or int(not delivered))
 
 

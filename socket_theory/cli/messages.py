@@ -56,6 +56,20 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN if stopped else handler)
 
 
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Signals that would end the command are ignored: what was found is being written and printed."""
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    replaced = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
+
+
 def ending(stop: BrokenProcessPool | KeyboardInterrupt) -> tuple[str, int]:
     """What stopped a run, and the exit code: 1 after a killed worker, else 128 and the number of the signal."""
     if isinstance(stop, BrokenProcessPool):

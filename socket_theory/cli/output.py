@@ -7,11 +7,8 @@ import fcntl
 import json
 import os
 import re
-import signal
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from socket_theory.files import partial_name, replacing
 
-_DESCRIPTORS = {"-": 1, "/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTORS = {"-": 1, "/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _NUMBERED = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 
 
@@ -92,7 +89,7 @@ class Output:
             with open(_opened(self.target), "wb") as file:
                 file.write(content)
         else:
-            with _undisturbed(), replacing(self.target) as file:
+            with replacing(self.target) as file:
                 file.write(content)
 
 
@@ -162,13 +159,3 @@ def _opened(pipe: Path) -> int:
 def _require(holds: bool, sentence: str) -> None:
     if not holds:
         raise OSError(sentence)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Signals that would end the command wait until the file is whole."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

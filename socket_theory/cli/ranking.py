@@ -11,7 +11,7 @@ from rich.console import Console
 
 from socket_theory.cli.columns import Column, print_fitted
 from socket_theory.cli.deliver import deliver
-from socket_theory.cli.messages import plain_messages
+from socket_theory.cli.messages import finishing, plain_messages
 from socket_theory.cli.output import Output, json_option, json_text
 from socket_theory.cli.stages import stages
 from socket_theory.evaluate.provenance import source_commit, versions
@@ -66,7 +66,7 @@ def ranking_command(
             rows = evaluate_ranking(methods, ks, size, seed=seed, on_trial=advance)
         record: dict[str, Any] = {"schema": SCHEMA, "seed": seed, **asdict(size), "ks": ks}
         record |= {"commit": commit or source_commit(), "versions": versions(), "rows": [asdict(row) for row in rows]}
-    with plain_messages():
+    with plain_messages(), finishing():
         delivered = deliver(
             [(json_output, lambda: json_text(record))], lambda console: _print_rows(rows, ks, console), _PIPED_WIDTH
         )

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from socket_theory.cli.claim_id import ClaimID, chosen_claims
 from socket_theory.cli.deliver import deliver, say
-from socket_theory.cli.messages import ending, plain_messages
+from socket_theory.cli.messages import ending, finishing, plain_messages
 from socket_theory.cli.output import Output, json_option, report_option
 from socket_theory.cli.repeating import repeating_command
 from socket_theory.cli.stages import stages
@@ -102,7 +102,8 @@ def verify_command(
                 console.print(_praise(len(done)))
 
         files = [(json_output, rows), (report_output, page)] if done else []
-        delivered = deliver(files, show, PIPED_WIDTH)
+        with finishing():
+            delivered = deliver(files, show, PIPED_WIDTH)
     if stopped:
         say(f"{stopped}: {len(done)} of {len(claims)} claims were run, the rest are unknown.")
     if failed:

@@ -11,7 +11,13 @@ import numpy as np
 from socket_theory.array_types import callers_stream
 from socket_theory.backend import Backend
 from socket_theory.checks import read_array, require_finite
-from socket_theory.estimators.inputs import check_key_values, flatten_lead, per_sequence, require_same_index
+from socket_theory.estimators.inputs import (
+    check_index,
+    check_key_values,
+    flatten_lead,
+    per_sequence,
+    require_same_index,
+)
 
 if TYPE_CHECKING:
     from socket_theory.estimators.method import Method
@@ -120,7 +126,8 @@ class Cache:
         require_finite("keys", keys)
         require_finite("values", values)
         with callers_stream(self.array_type):
-            index = self.method.index(self.backend, keys, values, whole, self.planes, self.center)
+            made = self.method.index(self.backend, keys, values, whole, self.planes, self.center)
+            index = check_index(self.method, made, keys, self.backend.slot_block)
             new = {"keys": keys, "values": values, **index}
             arrays = self.backend.write_tokens(self.arrays, new, self.spans, self.capacity)
         return replace(self, arrays=arrays, spans=self.spans + np.array([0, added]))

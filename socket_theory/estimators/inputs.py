@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -89,25 +90,32 @@ def check_center(center: Any, keys: Any, lead: tuple[int, ...]) -> Any:
 
 
 # Names that a cache and its file have for other arrays.
-_RESERVED = ("keys", "values", "spans", "planes", "center", "header", "file")
+_RESERVED = ("keys", "values", "spans", "planes", "center", "header", "file", "allow_pickle")
 
 
-def check_index(method: Method, index: Any, batch: int, slots: int, slot_block: int) -> dict[str, Any]:
-    """What `method.index` returned for `slots` slots, if a cache can hold, append to and save it.
+def check_index(method: Method, index: Any, keys: Any, slot_block: int) -> dict[str, Any]:
+    """What `method.index` returned for keys [B, Hkv, N, D], if a cache can hold, append to and save it.
 
     Raises TypeError or ValueError naming the method otherwise.
     """
     name = f"{type(method).__name__}.index"
-    unknown = vars(method).keys() - {field.name for field in fields(method)}
+    cached = {key for key in vars(method) if isinstance(getattr(type(method), key, None), cached_property)}
+    unknown = vars(method).keys() - {field.name for field in fields(method)} - cached
     if unknown:
-        raise TypeError(f"{type(method).__name__} keeps {', '.join(sorted(unknown))}: make it a frozen dataclass.")
-    if not isinstance(index, dict) or not all(hasattr(array, "nbytes") for array in index.values()):
-        raise TypeError(f"{name} returned {type(index).__name__}: return a dict of arrays, empty for none.")
+        listed = ", ".join(sorted(unknown))
+        raise TypeError(f"{type(method).__name__} keeps {listed}, no field: declare it in a frozen dataclass.")
+    if not isinstance(index, dict) or not all(isinstance(key, str) for key in index):
+        raise TypeError(f"{name} returned {type(index).__name__}: return a dict of arrays by name, empty for none.")
     for array_name, array in index.items():
+        kind = type(array)
+        if kind is not type(keys) or (array.dtype.kind not in "biuf" and str(array.dtype) != "bfloat16"):
+            given = array.dtype if kind is type(keys) else f"{kind.__module__}.{kind.__name__}"
+            raise TypeError(f"{name} returned {array_name} of {given}: return numbers in the type of the keys it gets.")
         if array_name in _RESERVED:
             raise ValueError(f"{name} returned an array named {array_name!r}, which a cache has already: rename it.")
         # A backend that packs slots in blocks has shapes of its own.
-        if len(array) != batch or (slot_block == 1 and array.shape[-1] != slots):
+        batch, slots = len(keys), keys.shape[-2]
+        if array.ndim < 2 or len(array) != batch or (slot_block == 1 and array.shape[-1] != slots):
             raise ValueError(f"{name} returned {array_name} {array.shape}: return [{batch}, ..., {slots}].")
     return index
 

@@ -125,7 +125,7 @@ class Method:
             keys, values = engine.store(keys, room), engine.store(values, room)
             offset = self.choose_center(engine, keys, spans, center)
             index = self.index(engine, keys, values, spans, sample, offset)
-        index = check_index(self, index, len(spans), keys.shape[-2], engine.slot_block)
+        index = check_index(self, index, keys, engine.slot_block)
         arrays = {"keys": keys, "values": values} | index
         return Cache(self, arrays, spans, lead, sample, offset, room, kind, engine)
 

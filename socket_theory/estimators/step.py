@@ -104,14 +104,16 @@ class Step:
             )
         with np.errstate(over="ignore"):
             ranked = scores if scores.dtype == np.float32 else scores.astype(np.float32)
+        group = self.query.shape[1] // cache.keys.shape[1]
+        largest = float(np.finfo(np.float32).max) / group if self.shared else np.inf
         for row, (start, length) in enumerate(cache.spans.tolist()):
             seen, given = (a[row, :, start : start + length] for a in (ranked, scores))
             if bool((seen != seen).any()):
                 raise ValueError(f"{name} returned NaN: return numbers, they decide which tokens are kept.")
-            if self.shared and bool((given == np.inf).any()):
-                raise ValueError(f"{name} returned +inf: return finite numbers, or -inf, to be added over a group.")
             if ranked is not scores and bool(((abs(seen) == np.inf) & (abs(given) < np.inf)).any()):
                 raise ValueError(f"{name} returned numbers beyond float32: scale them, or return their logarithms.")
+            if bool(((abs(seen) > largest) & (seen > -np.inf)).any()):
+                raise ValueError(f"{name} returned numbers beyond {largest:.2g}: a group adds them, so scale them.")
         return ranked
 
     def finish(self, value: Any, lse: Any, indices: Any, kind: Any = "softmax", captured_mass: Any = None) -> Estimate:

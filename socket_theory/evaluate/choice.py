@@ -22,7 +22,7 @@ def warn_without_choice(budgets: Iterable[Budget | None], lengths: Sequence[int]
             size = f"fraction={budget.fraction}" if budget.tokens is None else f"tokens={budget.tokens}"
             warnings.warn(
                 f"{size} with sink={budget.sink} and window={budget.window} leaves scores no choice at {len(without)} "
-                f"of {len(lengths)} positions, of {min(without)} to {max(without)} tokens: every selection keeps the "
+                f"of {len(lengths)} positions, the longest of {max(without)} tokens: every selection keeps the "
                 "same tokens there, and comparing them says nothing. Pass another share, a longer context, or a "
                 "smaller sink and window.",
                 ForcedTokensWarning,

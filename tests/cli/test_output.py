@@ -124,7 +124,10 @@ def test_content_that_cannot_be_made_loses_no_other_file(tmp_path: Path, capsys:
     assert "a.json' could not be made (ValueError" in shown.err
 
 
-@pytest.mark.parametrize(("given", "sentence"), [("", "an empty name was given"), ("/dev/fd/0", "reading only")])
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [("", "an empty name was given"), ("/dev/fd/0", "reading only"), ("/dev/stdin", "reading only")],
+)
 def test_outputs_that_take_nothing_are_refused(given: str, sentence: str) -> None:
     descriptor = os.dup(0)
     try:

@@ -112,6 +112,50 @@ def test_an_interrupt_while_workers_start_shows_no_traceback(tmp_path: Path) -> 
     assert said + errors == ("verifying 6 claims\nInterrupted: 0 of 6 claims were run, the rest are unknown.\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_while_workers_start_is_raised_afterwards(number: signal.Signals) -> None:
+    program = f"""
+import os, threading, time
+from socket_theory.cli.messages import Stopped, stoppable
+from socket_theory.workers import _children_ignore_interrupts
+
+threading.Thread(target=time.sleep, args=(3,), daemon=True).start()
+try:
+    with stoppable():
+        with _children_ignore_interrupts():
+            os.kill(os.getpid(), {int(number)})
+            time.sleep(0.2)
+            print("inside", flush=True)
+        time.sleep(0.2)
+        print("lost", flush=True)
+except Stopped as stop:
+    print(stop.exit_code)
+"""
+    restore = {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, **restore)
+    assert done.stdout.split() == ["inside", str(128 + number)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_results_are_written_is_ignored(number: signal.Signals, tmp_path: Path) -> None:
+    program = f"""
+import os, socket_theory.cli.evaluate as evaluate
+from socket_theory.cli import main
+
+def source_commit():
+    os.kill(os.getpid(), {int(number)})
+
+evaluate.source_commit = source_commit
+main("evaluate attention --qkv qkv.npz --density 0.5 --sink 1 --window 1 --json o.json".split())
+"""
+    draw = np.random.default_rng(0)
+    arrays = {"q": draw.normal(size=(1, 2, 1, 8)), "positions": np.array([99])}
+    np.savez(tmp_path / "qkv.npz", **arrays, **{name: draw.normal(size=(1, 1, 100, 8)) for name in "kv"})
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "o.json").read_text())["rows"]) == 30
+
+
 @pytest.mark.parametrize(("stop", "code"), [("os.kill(os.getpid(), 9)", 1), ("os.kill(os.getppid(), 15)", 143)])
 def test_an_evaluation_that_is_stopped_keeps_its_finished_stages(stop: str, code: int, tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
@@ -139,7 +183,7 @@ main("evaluate attention --qkv qkv.npz --density 0.5 --sink 1 --window 1 --json 
     assert record["sampled_rows"] == record["variance_curves"] == []
     assert "oracle_top_k" in done.stdout
     assert not (tmp_path / "r.html").exists()
-    assert "only the stages above were finished" in done.stderr
+    assert "while sampling values and scores: what came before it is kept" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -97,11 +97,15 @@ def test_nothing_of_numpy_merges_with_a_state_of_any_library(require_extra):
     for merged in (merge_states(empty_state((3, 4)), state), merge_states(state, empty_state((3, 4)))):
         assert (merged.value == state.value).all()
         assert merged.value.dtype == torch.float32
-    with pytest.raises(TypeError, match=r"numpy.*torch"):
-        merge_states(AttentionState(np.ones((3, 4)), np.zeros(3)), state)
+    for lse in (np.zeros(3), np.full(3, np.nan), np.full(2, -np.inf)):
+        with pytest.raises(TypeError, match=r"numpy.*torch"):
+            merge_states(AttentionState(np.ones((3, 4)), lse), state)
 
 
-@pytest.mark.parametrize(("shape", "kind"), [((), "softmax"), (3, "softmax"), ((3, 4), "sigmoid")])
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [((), "softmax"), (3, "softmax"), ((3, 4), "sigmoid"), ((-2, 3), "softmax"), ((2.0, 3), "softmax")],
+)
 def test_an_empty_state_of_no_shape_or_kind_is_refused(shape, kind):
     with pytest.raises(ValueError, match="pass a tuple"):
         empty_state(shape, kind)
