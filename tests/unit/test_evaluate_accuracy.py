@@ -177,7 +177,7 @@ def test_a_budget_that_leaves_no_choice_is_warned_of_and_marked() -> None:
     assert {row.method for row in rows if not row.forced_only} == {"dense", "socket_sampling"}
     errors = {row.relative_error_mean for row in rows if row.forced_only == 1}
     assert len(errors) == 1
-    with pytest.warns(ForcedTokensWarning, match="at 1 of 2 positions, of 65 to 65 tokens"):
+    with pytest.warns(ForcedTokensWarning, match="at 1 of 2 positions, the longest of 65 tokens"):
         rows = evaluate_attention(data, replace(narrow, fraction=0.09))
     assert {row.forced_only for row in rows} == {0, 0.5}
 
