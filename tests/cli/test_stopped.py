@@ -48,6 +48,16 @@ def workers(folder: Path) -> list[int]:
     return [int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")]
 
 
+def start_and_wait_for_workers(folder: Path, output: Path) -> subprocess.Popen[str]:
+    """A run whose two workers have begun, and whose one quick claim is done."""
+    process = start(folder, "verify", "--claim", "C", "--jobs", "2", "--json", str(output))
+    deadline = time.monotonic() + 60
+    while len(workers(folder)) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.3)
+    return process
+
+
 def is_running(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -66,11 +76,7 @@ def is_running(process: int) -> bool:
 )
 def test_what_was_finished_is_kept(target: str, number: signal.Signals, code: int, words: str, tmp_path: Path) -> None:
     path = tmp_path / "out.json"
-    process = start(tmp_path, "verify", "--claim", "C", "--jobs", "2", "--json", str(path))
-    deadline = time.monotonic() + 60
-    while len(workers(tmp_path)) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(0.3)
+    process = start_and_wait_for_workers(tmp_path, path)
     running = workers(tmp_path)
     if target == "all":
         os.killpg(process.pid, number)
@@ -89,11 +95,7 @@ def test_what_was_finished_is_kept(target: str, number: signal.Signals, code: in
 
 def test_further_signals_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
-    process = start(tmp_path, "verify", "--claim", "C", "--jobs", "2", "--json", str(path))
-    deadline = time.monotonic() + 60
-    while len(workers(tmp_path)) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(0.3)
+    process = start_and_wait_for_workers(tmp_path, path)
     while process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.02)
