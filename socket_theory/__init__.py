@@ -1,34 +1,22 @@
 """Attention estimators you can trust: each with its law, its theorem and a test that could have refuted it."""
 
-from socket_theory.attention import (
-    AttentionState,
-    angles,
-    angular_attention,
-    attention_logits,
-    soft_angular_attention,
-    softmax_attention,
-)
-from socket_theory.estimators import (
-    Bernoulli,
-    BernoulliSanta,
-    Cache,
-    Dense,
-    Estimate,
-    HardLSH,
-    OracleTopK,
-    RandomTokens,
-    Santa,
-    Socket,
-    SocketSampling,
-    Stats,
-    Window,
-    load_cache,
-)
-from socket_theory.hashing import Planes, SignHash
-from socket_theory.moments import SoftKernel, hard_kernel
-from socket_theory.rng import Key
-from socket_theory.selection import Budget
-from socket_theory.states import empty_state, merge_states
+from socket_theory.core.angular import angles, angular_attention, hard_kernel
+from socket_theory.core.attention import AttentionState, attention_logits, softmax_attention
+from socket_theory.core.baselines import Dense, OracleTopK, RandomTokens, Window
+from socket_theory.core.cache import Cache
+from socket_theory.core.estimate import Estimate, Stats
+from socket_theory.core.hashing import Planes, SignHash
+from socket_theory.core.rng import Key
+from socket_theory.core.selection import Budget
+from socket_theory.core.states import empty_state, merge_states
+from socket_theory.core.storage import load_cache
+from socket_theory.santa.bernoulli import Bernoulli, BernoulliSanta
+from socket_theory.santa.estimator import Santa
+from socket_theory.socket_lsh.angular import soft_angular_attention
+from socket_theory.socket_lsh.estimator import Socket
+from socket_theory.socket_lsh.hard_lsh import HardLSH
+from socket_theory.socket_lsh.law import SoftKernel
+from socket_theory.socket_lsh.sampling import SocketSampling
 
 __version__ = "0.1.0"
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.backend import Backend
-from socket_theory.hashing import QueryMap, SignHash
-from socket_theory.numpy_backend import NumpyBackend
-from socket_theory.rng import Key
-from socket_theory.selection import Budget
+from socket_theory.core.backend import Backend
+from socket_theory.core.hashing import QueryMap, SignHash
+from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.rng import Key
+from socket_theory.core.selection import Budget
 from socket_theory.testing import TOLERANCES, Problem, assert_close, relative_rms
 
 Array = NDArray[Any]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.checks import require_float
-from socket_theory.hashing import Planes, SignHash
-from socket_theory.rng import Key
+from socket_theory.core.checks import require_float
+from socket_theory.core.hashing import Planes, SignHash
+from socket_theory.core.rng import Key
 
 Array = NDArray[Any]
 

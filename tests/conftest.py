@@ -86,7 +86,7 @@ def cupy_on_cpu() -> ModuleType:
 def gpu_on_cpu(cupy_on_cpu: ModuleType) -> Iterator[Any]:
     """The GPU backend, its kernels on the CPU, for as long as a module's tests run."""
     pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
-    from socket_gpu import _compile, _launch, backend
+    from socket_gpu.core import _compile, _launch, backend
 
     cached = (_compile._module, _launch._attribute, backend._require)
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):

@@ -14,8 +14,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from socket_theory.claims.engine import Claim, select
 from socket_theory.claims.registry import CLAIMS
+from socket_theory.core.claim import Claim, select
 
 RESULTS = "benchmarks/verify.json"
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from socket_gpu.bench.cases import Shape
 from socket_gpu.bench.flash_infer import PAGE
 from socket_gpu.bench.inputs import QUERIES, Inputs
-from socket_theory.checks import bfloat16
+from socket_theory.core.checks import bfloat16
 from socket_theory.evaluate.capture import Capture
 
 REPEATED_LEN = 131072

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from socket_theory.estimators import Socket
-from socket_theory.selection import Budget
+from socket_theory.core.selection import Budget
+from socket_theory.socket_lsh.estimator import Socket
 
 SEED = 0
 INDEX = "index"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from socket_gpu._launch import launch, multiprocessors
+from socket_gpu.core._launch import launch, multiprocessors
 
 FLUSH_BYTES = 256 * 2**20
 BANDWIDTH_BYTES = 2 * 2**30

@@ -20,8 +20,8 @@ from socket_gpu.bench.inputs import Inputs
 from socket_gpu.bench.peers import Call, Tensors
 from socket_gpu.bench.rows import Row
 from socket_gpu.bench.sdpa import sdpa_calls
-from socket_gpu.bench.step_gate import sampled_rows
-from socket_theory.attention import softmax_attention
+from socket_gpu.socket_lsh.gate import sampled_rows
+from socket_theory.core.attention import softmax_attention
 
 
 def measure_dense(inputs: Inputs, shape: Shape, clock: Clock) -> list[Row]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.hashing import Planes, hash_keys
-from socket_theory.numpy_backend import NumpyBackend
-from socket_theory.selection import Budget, select_tokens
+from socket_theory.core.hashing import Planes, hash_keys
+from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.selection import Budget, select_tokens
 from socket_theory.testing import TOLERANCES, relative_rms, rounding_margin
 
 Array = NDArray[Any]

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from socket_gpu.requirements import cupy_wheels
+from socket_gpu.core.requirements import cupy_wheels
 from socket_theory.evaluate.provenance import versions
 
 _LIBRARIES = ("ml_dtypes", "flashinfer-python")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from socket_gpu.bench.inputs import Inputs
-from socket_theory.array_types import from_native
+from socket_theory.core.array_types import from_native
 
 
 @dataclass(frozen=True, eq=False)

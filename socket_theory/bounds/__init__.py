@@ -9,14 +9,23 @@ from socket_theory.bounds.concentration import (
     bernstein_failure,
     bernstein_radius,
     bernstein_terms,
-    collision_half_range,
     hoeffding_count,
     hoeffding_failure,
     hoeffding_radius,
     hoeffding_terms,
 )
 from socket_theory.bounds.end_to_end import ErrorTerms, end_to_end
-from socket_theory.bounds.finite_tables import (
+from socket_theory.bounds.importance import SamplingSpread, plain_spread, value_aware_spread
+from socket_theory.bounds.ranking import (
+    misrank_bernstein,
+    misrank_bernstein_tables,
+    misrank_hoeffding,
+    misrank_hoeffding_range,
+    misrank_hoeffding_range_tables,
+    misrank_tables,
+    recall_tables,
+)
+from socket_theory.bounds.ratio import (
     bernstein_ratio_radius,
     bernstein_ratio_tables,
     chebyshev_radius,
@@ -31,26 +40,10 @@ from socket_theory.bounds.finite_tables import (
     paper_condition_tables,
     plug_in_radius,
     plug_in_tables,
-    weight_bound,
 )
-from socket_theory.bounds.ranking import (
-    misrank_bernstein,
-    misrank_bernstein_tables,
-    misrank_hoeffding,
-    misrank_hoeffding_range,
-    misrank_hoeffding_range_tables,
-    misrank_tables,
-    recall_tables,
-)
-from socket_theory.bounds.residual_moments import (
-    ResidualMoments,
-    residual_covariance,
-    spare_table_moments,
-    table_residuals,
-    weight_covariance,
-)
-from socket_theory.bounds.sampling import SamplingSpread, plain_spread, value_aware_spread
-from socket_theory.bounds.santa import (
+from socket_theory.bounds.residual import ResidualMoments
+from socket_theory.bounds.top_k import captured_mass_for_error, top_k_error_bound
+from socket_theory.santa.bounds import (
     bennett_failure,
     flash_spread,
     koksma_radius,
@@ -61,7 +54,7 @@ from socket_theory.bounds.santa import (
     stratified_spread,
     two_term_radius,
 )
-from socket_theory.bounds.santa_cost import (
+from socket_theory.santa.cost import (
     DecodeShape,
     group_reads,
     iid_inclusion,
@@ -69,15 +62,21 @@ from socket_theory.bounds.santa_cost import (
     systematic_inclusion,
     tiled_inclusion,
 )
-from socket_theory.bounds.temperature import (
+from socket_theory.socket_lsh.bounds.residual_moments import (
+    residual_covariance,
+    spare_table_moments,
+    table_residuals,
+    weight_covariance,
+)
+from socket_theory.socket_lsh.bounds.temperature import (
     kernel_bias_bound,
     output_bias_bound,
     temperature_for_bias,
     uniform_kernel_bias_bound,
     uniform_output_bias_bound,
 )
-from socket_theory.bounds.temperature_choice import TemperatureChoice, optimal_temperature, signal_to_noise
-from socket_theory.bounds.top_k import captured_mass_for_error, top_k_error_bound
+from socket_theory.socket_lsh.bounds.temperature_choice import TemperatureChoice, optimal_temperature, signal_to_noise
+from socket_theory.socket_lsh.bounds.weight_range import collision_half_range, weight_bound
 
 __all__ = [
     "DecodeShape",

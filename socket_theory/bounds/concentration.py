@@ -16,7 +16,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from socket_theory.bounds.arguments import (
+from socket_theory.core.arguments import (
     Float,
     nonnegative_number,
     positive_number,
@@ -25,14 +25,7 @@ from socket_theory.bounds.arguments import (
     require_nonnegative,
     round_up,
 )
-from socket_theory.checks import require_count
-from socket_theory.moments import SoftKernel
-
-
-def collision_half_range(kernel: SoftKernel) -> float:
-    """(sigma_+ - sigma_-)/2, the radius of one weight in Hoeffding's inequality (S8)."""
-    low, high = kernel.weight_range()
-    return (high - low) / 2
+from socket_theory.core.checks import require_count
 
 
 def hoeffding_failure(deviation: ArrayLike, count: int, radius: ArrayLike) -> Float:

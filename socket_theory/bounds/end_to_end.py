@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from socket_theory.bounds.arguments import nonnegative_number, require_delta
+from socket_theory.core.arguments import nonnegative_number, require_delta
 
 Radius = Callable[[float], float]
 

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from socket_theory.bounds.arguments import (
+from socket_theory.core.arguments import (
     Float,
     nonnegative_number,
     positive_number,
@@ -20,7 +20,7 @@ from socket_theory.bounds.arguments import (
     require_nonnegative,
     round_up,
 )
-from socket_theory.checks import require_count
+from socket_theory.core.checks import require_count
 
 
 def misrank_hoeffding(gap: ArrayLike, num_tables: int) -> Float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from socket_theory.bounds.arguments import Float, require_above_zero, require_nonnegative
+from socket_theory.core.arguments import Float, require_above_zero, require_nonnegative
 
 
 def top_k_error_bound(captured_mass: ArrayLike, value_diameter: ArrayLike) -> Float:

@@ -9,23 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.attention import AttentionState, softmax_attention
-from socket_theory.claims.engine import Claim, Context, Measurement, worst
-from socket_theory.estimators.cache import Cache
-from socket_theory.estimators.socket_lsh import Socket
-from socket_theory.hashing import MAX_PLANES, Codes, Planes, SignHash, hash_keys
-from socket_theory.states import empty_state, merge_states
+from socket_theory.core.attention import AttentionState, softmax_attention
+from socket_theory.core.cache import Cache
+from socket_theory.core.claim import Claim, Context, Measurement, worst
+from socket_theory.core.hashing import MAX_PLANES, Planes, SignHash, code_signs, hash_keys
+from socket_theory.core.states import empty_state, merge_states
+from socket_theory.socket_lsh.estimator import Socket
 
 Float = NDArray[np.float64]
 Merge = Callable[[AttentionState, AttentionState], AttentionState]
 Append = Callable[[Cache, Float, Float], Cache]
 ROUNDING = 1e-12
-
-
-def code_signs(codes: Codes, num_planes: int) -> Float:
-    """s = +-1 of every bit, least significant first: codes [...] -> [..., P]."""
-    bits = codes[..., None] >> np.arange(num_planes, dtype=np.uint16)
-    return np.where(bits & np.uint16(1), 1.0, -1.0)
 
 
 def _merge_in_base_2(a: AttentionState, b: AttentionState) -> AttentionState:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.claims.engine import Claim, Context, Measurement
-from socket_theory.selection import Budget, select_tokens
+from socket_theory.core.claim import Claim, Context, Measurement
+from socket_theory.core.selection import Budget, select_tokens
 
 Float = NDArray[np.float64]
 Select = Callable[[Float, Budget], NDArray[Any]]

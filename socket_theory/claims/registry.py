@@ -5,69 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from socket_theory.claims import (
-    core,
-    core_selection,
-    santa_budgets,
-    santa_carried,
-    santa_composition,
-    santa_offsets,
-    santa_rounding,
-    santa_rows,
-    santa_scores,
-    santa_scores_returned,
-    santa_softmax,
-    santa_tails,
-    santa_tile_rows,
-    santa_tiles,
-    santa_two_points,
-    santa_unbiased,
-    santa_variance,
-    socket_bias,
-    socket_collisions,
-    socket_concentration,
-    socket_end_to_end,
-    socket_finite_tables,
-    socket_moments,
-    socket_ranking,
-    socket_sampling,
-    socket_table_moments,
-    socket_temperature,
-    socket_truncation,
-)
-from socket_theory.claims.engine import Claim, Effort, Result, run
-from socket_theory.rng import Key
-from socket_theory.workers import results_of
+from socket_theory.claims import core, core_selection
+from socket_theory.core.claim import Claim, Effort, Result, run
+from socket_theory.core.rng import Key
+from socket_theory.core.workers import results_of
+from socket_theory.santa import claims as santa
+from socket_theory.socket_lsh import claims as socket_lsh
 
 _FAMILIES = (
     core,
     core_selection,
-    socket_collisions,
-    socket_moments,
-    socket_concentration,
-    socket_finite_tables,
-    socket_table_moments,
-    socket_sampling,
-    socket_bias,
-    socket_end_to_end,
-    socket_truncation,
-    socket_ranking,
-    socket_temperature,
-    santa_unbiased,
-    santa_variance,
-    santa_rows,
-    santa_tiles,
-    santa_tile_rows,
-    santa_budgets,
-    santa_carried,
-    santa_scores,
-    santa_scores_returned,
-    santa_softmax,
-    santa_composition,
-    santa_two_points,
-    santa_tails,
-    santa_offsets,
-    santa_rounding,
+    socket_lsh,
+    santa,
 )
 
 

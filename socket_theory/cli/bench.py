@@ -63,7 +63,7 @@ def decode_command(
     Exits with 1, and shows no speed, if any result fails its gate, and with 2 without a usable GPU.
     """
     _require_gpu()
-    from socket_gpu.bench.decode import bench_decode
+    from socket_gpu.socket_lsh.bench import bench_decode
 
     def bench(known: str, announce: _Announce) -> dict[str, Any]:
         return bench_decode(groups or GROUP_NAMES, _loaded(capture_path), known, announce)
@@ -81,7 +81,7 @@ def santa_command(capture_path: Path | None, json_output: Output | None, commit:
     Exits with 1, and shows no speed, if any result fails its gate, and with 2 without a usable GPU.
     """
     _require_gpu()
-    from socket_gpu.bench.santa import bench_santa
+    from socket_gpu.santa.plan.bench import bench_santa
 
     def bench(known: str, announce: _Announce) -> dict[str, Any]:
         return bench_santa(_loaded(capture_path), known, announce)

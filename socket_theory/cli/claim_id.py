@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
-    from socket_theory.claims.engine import Claim
+    from socket_theory.core.claim import Claim
 
 
 class ClaimID(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
@@ -26,7 +26,7 @@ class ClaimID(click.ParamType):  # type: ignore[type-arg]  # not generic before 
 
 def chosen_claims(claims: Sequence[Claim], patterns: Iterable[str], hint: str) -> tuple[Claim, ...]:
     """Those of `claims` that a pattern names, in their order; all where there is no pattern."""
-    from socket_theory.claims.engine import select
+    from socket_theory.core.claim import select
 
     try:
         chosen = {claim.id for pattern in patterns for claim in select(claims, pattern)}

@@ -19,6 +19,8 @@ from socket_theory.cli.messages import FEWER_WORKERS, ending, finishing, plain_m
 from socket_theory.cli.output import Output, json_option, json_text, report_option
 from socket_theory.cli.repeating import repeating_command
 from socket_theory.cli.stages import Start, stages
+from socket_theory.core.files import file_sha256
+from socket_theory.core.selection import Budget
 from socket_theory.evaluate.accuracy import Row, evaluate_attention
 from socket_theory.evaluate.capture import Capture, load_capture
 from socket_theory.evaluate.layers import require_layers
@@ -28,8 +30,6 @@ from socket_theory.evaluate.sampled_attention import SampledRow, evaluate_sampli
 from socket_theory.evaluate.sampling_variance import VarianceCurve
 from socket_theory.evaluate.sweep import best_socket, sweep
 from socket_theory.evaluate.weights import find_weights
-from socket_theory.files import file_sha256
-from socket_theory.selection import Budget
 
 SCHEMA = 1
 CONTEXT = 8192

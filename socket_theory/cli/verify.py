@@ -18,10 +18,10 @@ from socket_theory.cli.output import Output, json_option, report_option
 from socket_theory.cli.repeating import repeating_command
 from socket_theory.cli.stages import stages
 from socket_theory.cli.verify_table import PIPED_WIDTH, print_results
-from socket_theory.rng import Key
+from socket_theory.core.rng import Key
 
 if TYPE_CHECKING:
-    from socket_theory.claims.engine import Claim, Effort, Result
+    from socket_theory.core.claim import Claim, Effort, Result
 
 
 def _require_jobs(context: click.Context, parameter: click.Parameter, jobs: int) -> int:

@@ -11,7 +11,7 @@ from rich.text import Text
 from socket_theory.cli.columns import Column, print_fitted
 
 if TYPE_CHECKING:
-    from socket_theory.claims.engine import Claim, Result
+    from socket_theory.core.claim import Claim, Result
 
 PIPED_WIDTH = 110
 _COLUMNS = (

@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.attention import attention_logits, weighted_state
-from socket_theory.estimators import Cache, Method, Socket
-from socket_theory.estimators.hashing_method import HashingMethod
+from socket_theory.core.attention import attention_logits, weighted_state
+from socket_theory.core.cache import Cache
+from socket_theory.core.hashing import SignHash
+from socket_theory.core.hashing_method import HashingMethod
+from socket_theory.core.method import Method
+from socket_theory.core.rng import Key
+from socket_theory.core.selection import Budget
 from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.choice import by_number, forced_only, warn_without_choice
 from socket_theory.evaluate.contenders import Contender, contenders
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
-from socket_theory.hashing import SignHash
-from socket_theory.rng import Key
-from socket_theory.selection import Budget
+from socket_theory.socket_lsh.estimator import Socket
 
 Float = NDArray[np.float64]
 _MEASURES = ("density", "captured_mass", "recall", "relative_error")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.checks import require_finite, require_float, require_head_ratio, require_plain
-from socket_theory.files import replacing
-from socket_theory.npz import read_npz
+from socket_theory.core.checks import require_finite, require_float, require_head_ratio, require_plain
+from socket_theory.core.files import replacing
+from socket_theory.core.npz import read_npz
 
 _SHAPES = {"q": "[layers, Hq, T, D]", "k": "[layers, Hkv, N, D]", "v": "[layers, Hkv, N, D]", "positions": "[T]"}
 

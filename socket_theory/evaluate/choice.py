@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from socket_theory.selection import Budget, ForcedTokensWarning
+from socket_theory.core.selection import Budget, ForcedTokensWarning
 
 
 def forced_only(budget: Budget | None, lengths: Sequence[int]) -> float:

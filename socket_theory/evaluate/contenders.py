@@ -6,9 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from socket_theory.estimators import Dense, HardLSH, Method, OracleTopK, RandomTokens, Socket, SocketSampling, Window
-from socket_theory.hashing import QueryMap
-from socket_theory.selection import Budget
+from socket_theory.core.baselines import Dense, OracleTopK, RandomTokens, Window
+from socket_theory.core.hashing import QueryMap
+from socket_theory.core.method import Method
+from socket_theory.core.selection import Budget
+from socket_theory.socket_lsh.estimator import Socket
+from socket_theory.socket_lsh.hard_lsh import HardLSH
+from socket_theory.socket_lsh.sampling import SocketSampling
 
 # The temperatures at which each map was measured: the released one near its defaults, the published one up to
 # where it stops losing the signal (theory, "What real attention says").

@@ -9,9 +9,9 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
+from socket_theory.core.rng import Key
+from socket_theory.core.workers import results_of
 from socket_theory.evaluate.capture import Capture
-from socket_theory.rng import Key
-from socket_theory.workers import results_of
 
 
 def require_layers(layers: Sequence[int] | None, there: Sequence[int]) -> list[int]:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.checks import require_count
+from socket_theory.core.checks import require_count
+from socket_theory.core.files import file_sha256
 from socket_theory.evaluate.capture import Capture, load_capture
 from socket_theory.evaluate.weights import cache_folder
-from socket_theory.files import file_sha256
 
 FORMAT = 2
 

@@ -16,13 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
-from socket_theory.checks import require_count
-from socket_theory.estimators import Cache, HardLSH, Method, OracleTopK, Socket
-from socket_theory.estimators.step import Step
-from socket_theory.hashing import QueryMap, SignHash
-from socket_theory.rng import Key
-from socket_theory.selection import rank_keys
-from socket_theory.workers import results_of
+from socket_theory.core.baselines import OracleTopK
+from socket_theory.core.cache import Cache
+from socket_theory.core.checks import require_count
+from socket_theory.core.hashing import QueryMap, SignHash
+from socket_theory.core.method import Method
+from socket_theory.core.rng import Key
+from socket_theory.core.selection import rank_keys
+from socket_theory.core.step import Step
+from socket_theory.core.workers import results_of
+from socket_theory.socket_lsh.estimator import Socket
+from socket_theory.socket_lsh.hard_lsh import HardLSH
 
 Float = NDArray[np.float64]
 Ranker = HardLSH | Socket

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.attention import attention_logits
-from socket_theory.bounds.santa_cost import DecodeShape
-from socket_theory.estimators.baselines import head_uniforms
-from socket_theory.estimators.bernoulli import Bernoulli, BernoulliSanta
-from socket_theory.estimators.santa import Santa
-from socket_theory.estimators.step import Step
-from socket_theory.rng import Key
-from socket_theory.tile_sampling import largest_remainder, tile_masses
+from socket_theory.core.attention import attention_logits
+from socket_theory.core.baselines import head_uniforms
+from socket_theory.core.rng import Key
+from socket_theory.core.step import Step
+from socket_theory.santa.bernoulli import Bernoulli, BernoulliSanta
+from socket_theory.santa.cost import DecodeShape
+from socket_theory.santa.estimator import Santa
+from socket_theory.santa.tiles import largest_remainder, tile_masses
 
 Float = NDArray[np.float64]
 Sampled = Santa | Bernoulli

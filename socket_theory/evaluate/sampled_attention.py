@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.estimators import Dense
-from socket_theory.estimators.bernoulli import Bernoulli, BernoulliSanta
-from socket_theory.estimators.santa import Santa, ValueSampler
-from socket_theory.estimators.step import Step
+from socket_theory.core.baselines import Dense
+from socket_theory.core.rng import Key
+from socket_theory.core.step import Step
 from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
 from socket_theory.evaluate.replayed_step import MEASURES, ReplayedStep, Sampled
 from socket_theory.evaluate.sampling_variance import SAMPLERS, VarianceCurve, variance_curves, variance_traces
-from socket_theory.rng import Key
+from socket_theory.santa.bernoulli import Bernoulli, BernoulliSanta
+from socket_theory.santa.estimator import Santa, ValueSampler
 
 Float = NDArray[np.float64]
 NUM_SAMPLES = (32, 64, 128, 256, 512, 1024)

@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from socket_theory.estimators import HardLSH, OracleTopK, Socket, Window
-from socket_theory.estimators.hashing_method import HashingMethod
+from socket_theory.core.baselines import OracleTopK, Window
+from socket_theory.core.hashing_method import HashingMethod
+from socket_theory.core.selection import Budget, ForcedTokensWarning
 from socket_theory.evaluate.accuracy import Row, evaluate_attention
 from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.contenders import Contender
-from socket_theory.selection import Budget, ForcedTokensWarning
+from socket_theory.socket_lsh.estimator import Socket
+from socket_theory.socket_lsh.hard_lsh import HardLSH
 
 DENSITIES = (0.02, 0.05, 0.1, 0.2)
 NUM_TABLES = (8, 15, 30, 60)

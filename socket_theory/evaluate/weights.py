@@ -20,7 +20,7 @@ from typing import IO
 
 import platformdirs
 
-from socket_theory.files import file_sha256, replacing
+from socket_theory.core.files import file_sha256, replacing
 
 CACHE_VARIABLE = "SOCKET_THEORY_CACHE"
 

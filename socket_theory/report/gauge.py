@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from socket_theory.claims.engine import Measurement
+from socket_theory.core.claim import Measurement
 
 DECADES = 3
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from socket_theory.estimators import Socket
 from socket_theory.evaluate.contenders import short_settings
+from socket_theory.socket_lsh.estimator import Socket
 
 Row = dict[str, Any]
 

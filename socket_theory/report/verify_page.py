@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from socket_theory.claims.engine import TOTAL_FALSE_ALARM, Claim, Effort, Result
+from socket_theory.core.claim import TOTAL_FALSE_ALARM, Claim, Effort, Result
 from socket_theory.evaluate.provenance import source_commit, versions
 from socket_theory.report.gauge import DECADES, Gauge
 from socket_theory.report.page import render

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from socket_gpu import missing_requirement
-from socket_theory.backend import Backend, resolve_backend
+from socket_theory.core.backend import Backend, resolve_backend
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from socket_theory import (
     SocketSampling,
     Window,
 )
-from socket_theory.hashing import round_to_bfloat16
-from socket_theory.rng import uniform
+from socket_theory.core.hashing import round_to_bfloat16
+from socket_theory.core.rng import uniform
 from socket_theory.testing import assert_close
 
 KEY = Key.from_seed(21)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from socket_theory import Budget, Dense, Key, Socket, Window, load_cache
-from socket_theory.estimators import Method
+from socket_theory.core.method import Method
 
 KEY = Key.from_seed(12)
 QUERY, KEYS, VALUES = (KEY.generator().standard_normal(shape) for shape in ((2, 4, 16), (2, 2, 40, 16), (2, 2, 40, 16)))

@@ -7,7 +7,7 @@ import pytest
 
 from socket_theory import Budget, Key
 from socket_theory.backend_contract import check_backend
-from socket_theory.hashing import apply_query_map
+from socket_theory.core.hashing import apply_query_map
 from socket_theory.testing import assert_close, random_problem
 
 PROBLEM = random_problem(Key.from_seed(7), num_qo_heads=6, num_kv_heads=2, slots=70, num_tables=5, num_planes=9)

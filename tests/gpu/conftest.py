@@ -13,10 +13,10 @@ import pytest
 
 from socket_gpu import missing_requirement
 from socket_theory import Budget, Key
-from socket_theory.estimators import Cache
-from socket_theory.estimators.hashing_method import HashingMethod
-from socket_theory.estimators.method import Method
-from socket_theory.hashing import Planes, SignHash
+from socket_theory.core.cache import Cache
+from socket_theory.core.hashing import Planes, SignHash
+from socket_theory.core.hashing_method import HashingMethod
+from socket_theory.core.method import Method
 from socket_theory.testing import Problem, random_problem
 
 KEY = Key.from_seed(31)
@@ -57,8 +57,8 @@ class Device:
 
     def entry(self, method: HashingMethod, head_dim: int, group: int) -> str:
         """The look-up entries that the range rule gives a method's soft scores: "bytes" or "float"."""
-        from socket_gpu.layout import CodeLayout
-        from socket_gpu.scoring import Collision
+        from socket_gpu.socket_lsh.codes import CodeLayout
+        from socket_gpu.socket_lsh.score import Collision
 
         layout = CodeLayout(method.num_tables, method.num_planes)
         return Collision(method.query_map, method.temperature).entry(layout, head_dim, group)
@@ -70,12 +70,12 @@ class Device:
         return method.prepare(keys, values, backend=self.engine, **index, **spans, **options)
 
     def plan(self, cache: Cache, query: Any, budget: Budget, **options: Any) -> Any:
-        from socket_gpu.decode import DecodePlan
+        from socket_gpu.socket_lsh.plan import DecodePlan
 
         return DecodePlan(cache, num_qo_heads=query.shape[1], budget=budget, **options)
 
     def santa_plan(self, cache: Cache, query: Any, **options: Any) -> Any:
-        from socket_gpu.santa import SantaPlan
+        from socket_gpu.santa.plan.plan import SantaPlan
 
         return SantaPlan(cache, num_qo_heads=query.shape[1], **({"key": self.key} | options))
 
@@ -102,6 +102,6 @@ def device(request: pytest.FixtureRequest) -> Device:
         pytest.skip(missing)
     import cupy
 
-    from socket_gpu.backend import CupyBackend
+    from socket_gpu.core.backend import CupyBackend
 
     return Device(cupy, CupyBackend())

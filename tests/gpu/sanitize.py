@@ -16,14 +16,14 @@ from typing import Any
 
 import cupy
 import numpy as np
+from socket_gpu.santa.plan.plan import SantaPlan
 
 import socket_gpu
-from socket_gpu.backend import CupyBackend
-from socket_gpu.decode import DecodePlan
-from socket_gpu.santa import SantaPlan
+from socket_gpu.core.backend import CupyBackend
+from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory import Budget, HardLSH, Key, Santa, Socket
-from socket_theory.checks import bfloat16
-from socket_theory.estimators.hashing_method import HashingMethod
+from socket_theory.core.checks import bfloat16
+from socket_theory.core.hashing_method import HashingMethod
 
 KEY = Key.from_seed(53)
 PLANTED = {

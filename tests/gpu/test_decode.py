@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from socket_gpu.layout import CodeLayout
+from socket_gpu.socket_lsh.codes import CodeLayout
 from socket_theory import Budget, HardLSH, Socket
 from socket_theory.testing import assert_close, rounding_margin
 

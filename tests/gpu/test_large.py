@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from socket_theory import Budget, Santa, Socket
-from socket_theory.attention import softmax_attention
-from socket_theory.checks import bfloat16
-from socket_theory.hashing import hash_keys, round_to_bfloat16
-from socket_theory.numpy_backend import NumpyBackend
-from socket_theory.rng import uniform
-from socket_theory.selection import select_tokens
+from socket_theory.core.attention import softmax_attention
+from socket_theory.core.checks import bfloat16
+from socket_theory.core.hashing import hash_keys, round_to_bfloat16
+from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.rng import uniform
+from socket_theory.core.selection import select_tokens
+from socket_theory.santa.tiles import tile_masses
 from socket_theory.testing import assert_close, relative_rms, rounding_margin
-from socket_theory.tile_sampling import tile_masses
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 TOKENS, KV_HEADS, GROUP, DIM = 1 << 22, 9, 4, 128
@@ -79,7 +79,7 @@ def step(device):
 
 @pytest.mark.parametrize("head", FAR_HEADS)
 def test_the_index_and_the_scores_far_out_are_the_references(device, step, head):
-    from socket_gpu.layout import CodeLayout
+    from socket_gpu.socket_lsh.codes import CodeLayout
 
     keys, values, norms, scores, *_ = step.far[head]
     np.testing.assert_array_equal(keys[-APPENDED:], step.tokens[0, 0, head])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from socket_theory import AttentionState, Budget, Key, Socket, SocketSampling, empty_state, merge_states
-from socket_theory.checks import bfloat16
+from socket_theory.core.checks import bfloat16
 
 pytestmark = pytest.mark.gpu
 KEY, TOKENS, DIM = Key.from_seed(51), 200, 64

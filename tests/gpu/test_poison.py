@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from socket_theory import Budget, HardLSH, Santa, Socket
-from socket_theory.checks import bfloat16
+from socket_theory.core.checks import bfloat16
 
 pytestmark = pytest.mark.gpu
 # Written by the run before and read by the next one: these carry state and are not scratch.
@@ -38,7 +38,7 @@ def outside(spans, slots):
 
 def poison_cache(device, cache, byte):
     """NaN in rows and norms, and any code, wherever there is no token."""
-    from socket_gpu.layout import CodeLayout
+    from socket_gpu.socket_lsh.codes import CodeLayout
 
     for name, array in cache.arrays.items():
         held = device.get(array)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from socket_gpu.decode import DecodePlan
+from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory import Budget, Dense, Key, Socket
-from socket_theory.checks import bfloat16
-from socket_theory.numpy_backend import NumpyBackend
+from socket_theory.core.checks import bfloat16
+from socket_theory.core.numpy_backend import NumpyBackend
 from socket_theory.testing import TOLERANCES, assert_close
 
 pytestmark = pytest.mark.gpu

@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from socket_theory import Santa
-from socket_theory.checks import bfloat16
-from socket_theory.rng import uniform
+from socket_theory.core.checks import bfloat16
+from socket_theory.core.rng import uniform
+from socket_theory.santa.tiles import flash_budgets
 from socket_theory.testing import assert_close
-from socket_theory.tile_sampling import flash_budgets
 
 pytestmark = pytest.mark.gpu
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from socket_theory import Santa
-from socket_theory.bounds import SamplingSpread, flash_spread, plain_spread, prop_spread
-from socket_theory.checks import bfloat16
-from socket_theory.claims.engine import TOTAL_FALSE_ALARM
-from socket_theory.value_sampling_moments import prop_bias, systematic_covariance
+from socket_theory.bounds.importance import SamplingSpread, plain_spread
+from socket_theory.core.checks import bfloat16
+from socket_theory.core.claim import TOTAL_FALSE_ALARM
+from socket_theory.santa.bounds import flash_spread, prop_spread
+from socket_theory.santa.law import prop_bias, systematic_covariance
 
 pytestmark = [pytest.mark.gpu, pytest.mark.statistical]
 STEPS, HEADS, GROUP, START, LENGTH = 4096, 8, 4, 5, 300

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from socket_theory import BernoulliSanta, Dense, Santa, Socket
-from socket_theory.checks import bfloat16
+from socket_theory.core.checks import bfloat16
 
 pytestmark = pytest.mark.gpu
 METHODS = [Santa(40), Santa(40, "flash", 32)]

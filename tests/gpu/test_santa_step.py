@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from socket_theory import Santa
-from socket_theory.checks import bfloat16
+from socket_theory.core.checks import bfloat16
 from socket_theory.testing import assert_close
 
 pytestmark = pytest.mark.gpu

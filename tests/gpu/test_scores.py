@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from socket_theory import Budget, HardLSH, Key, Socket
-from socket_theory.attention import softmax_attention
-from socket_theory.checks import bfloat16
-from socket_theory.hashing import hash_keys, project_query
-from socket_theory.numpy_backend import NumpyBackend
+from socket_theory.core.attention import softmax_attention
+from socket_theory.core.checks import bfloat16
+from socket_theory.core.hashing import hash_keys, project_query
+from socket_theory.core.numpy_backend import NumpyBackend
 from socket_theory.testing import assert_close, relative_rms, rounding_margin
 
 pytestmark = pytest.mark.gpu
@@ -38,7 +38,7 @@ def coded_problem(device, method, head_dim, group):
 
 def score_errors(device, method, problem, codes, query):
     """The RMS error over tokens of every query head, in standard deviations of its scores."""
-    from socket_gpu.layout import CodeLayout
+    from socket_gpu.socket_lsh.codes import CodeLayout
 
     packed = device.put(CodeLayout(method.num_tables, method.num_planes).pack(codes))
     settings = problem.spans, problem.planes, method.query_map, method.temperature
@@ -77,7 +77,7 @@ def test_byte_tables_are_precise_enough_up_to_the_edge_of_their_range(device, pl
 
 @pytest.mark.parametrize("shape", [(10, 60, 4), (16, 7, 1), (4, 33, 7)], ids=str)
 def test_hard_scores_count_matches_exactly(device, shape):
-    from socket_gpu.layout import CodeLayout
+    from socket_gpu.socket_lsh.codes import CodeLayout
 
     planes, tables, group = shape
     method = HardLSH(num_planes=planes, num_tables=tables)
@@ -100,7 +100,7 @@ def test_hard_scores_count_matches_exactly(device, shape):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("centered", [False, True])
 def test_codes_are_the_references_outside_the_rounding_margin(device, dtype, centered):
-    from socket_gpu.layout import CodeLayout
+    from socket_gpu.socket_lsh.codes import CodeLayout
 
     method, element = Socket(), bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     problem = device.problem(method, num_kv_heads=KV_HEADS, slots=2000, spans=[(0, 2000)], dtype=element)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from socket_theory import Budget, Key, Socket
-from socket_theory.numpy_backend import NumpyBackend
-from socket_theory.selection import pad_rows, rank_keys, select_tokens
+from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.selection import pad_rows, rank_keys, select_tokens
 
 pytestmark = pytest.mark.gpu
 DRAW = Key.from_seed(41).generator

@@ -8,11 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from socket_theory import Budget, HardLSH, Socket
-from socket_theory.checks import bfloat16
-from socket_theory.estimators.step import Step
-from socket_theory.hashing import apply_query_map, hash_keys, project_query
-from socket_theory.numpy_backend import NumpyBackend
-from socket_theory.selection import pad_rows, select_tokens, sum_group
+from socket_theory.core.checks import bfloat16
+from socket_theory.core.hashing import apply_query_map, hash_keys, project_query
+from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.selection import pad_rows, select_tokens, sum_group
+from socket_theory.core.step import Step
 from socket_theory.testing import assert_close, rounding_margin
 
 pytestmark = pytest.mark.gpu
@@ -93,7 +93,7 @@ def test_every_stage_is_the_references(device, kernels, shape):
 
 def index_is_the_references(device, problem, method, cache):
     """Codes equal outside the rounding margin, norms everywhere. Returns the GPU's codes in the reference's form."""
-    from socket_gpu.layout import CodeLayout
+    from socket_gpu.socket_lsh.codes import CodeLayout
 
     layout, slots = CodeLayout(method.num_tables, method.num_planes), problem.keys.shape[2]
     codes = layout.unpack(device.get(cache.arrays["codes"]), slots)

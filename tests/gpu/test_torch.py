@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from socket_theory import Budget, Dense, Key, Santa, Socket
-from socket_theory.array_types import to_native
+from socket_theory.core.array_types import to_native
 from socket_theory.testing import assert_close
 
 pytestmark = pytest.mark.gpu

@@ -1,0 +1,1 @@
+"""What the kernels of every family share: compiling, launching, planning, selection and attention."""

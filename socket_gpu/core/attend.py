@@ -1,0 +1,109 @@
+"""Exact attention over index lists, split and merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from socket_gpu.core._compile import compiled
+from socket_gpu.core._launch import element, launch
+
+RESIDENT_BLOCKS = 4 * 132
+_BLOCKS_A_SM = 4
+_STATES = 47 * 1024
+
+
+@dataclass(frozen=True)
+class Block:
+    """How a block attends: `lanes` of a warp read a row as `packs` of 16 bytes each, and so many `threads` fit."""
+
+    packs: int
+    lanes: int
+    threads: int
+
+    @classmethod
+    def of(cls, keys: Any, heads: int, dtype: Any) -> Block:
+        """For lists that so many query heads share, with states of `dtype`.
+
+        Raises
+        ------
+        ValueError
+            For a head_dim whose rows are not 16 bytes times a power of two, or so many heads a list that their states
+            do not fit in shared memory.
+        """
+        dim, size = keys.shape[-1], keys.dtype.itemsize
+        pieces = dim * size // 16
+        if dim * size % 16 or pieces & (pieces - 1):
+            raise ValueError(f"head_dim={dim} of {keys.dtype} was given: pass 64, 128 or 256.")
+        lanes = min(pieces, 32)
+        # Partial states of the warps of a block share 48 KB.
+        state = heads * (dim + 2) * np.dtype(dtype).itemsize
+        if state > _STATES:
+            raise ValueError(
+                f"{heads} query heads of head_dim={dim} share a list: pass a budget with group='per_head'."
+            )
+        return cls(pieces // lanes, lanes, 32 * max(1, min(8, 1 << (_STATES // state).bit_length() - 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class AttendBuffers:
+    """Partial states of `splits` pieces of every list, and tickets, zero between steps."""
+
+    partial: Any
+    tickets: Any
+    splits: int
+    block: Block
+
+    @classmethod
+    def empty(cls, rows: int, heads: int, keys: Any, splits: int, dtype: Any) -> AttendBuffers:
+        """For lists `rows` of keys [..., D] that so many query heads share. Raises as `Block.of`."""
+        cupy, block = import_module("cupy"), Block.of(keys, heads, dtype)
+        partial = cupy.empty((rows, splits, heads, keys.shape[-1] + 2), dtype=dtype)
+        return cls(partial, cupy.zeros(rows, dtype=np.uint32), splits, block)
+
+
+def attend_into(
+    output: Any,
+    lse: Any,
+    query: Any,
+    keys: Any,
+    values: Any,
+    indices: Any,
+    lengths: Any,
+    sm_scale: float,
+    buffers: AttendBuffers,
+    status: Any = None,
+) -> None:
+    """Exact attention of query [B, Hq, D] over lists [rows, K]: rows are query heads, or KV heads for a shared set.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values of another dtype or shape than keys.
+    """
+    if values.dtype != keys.dtype:
+        raise TypeError(f"values have dtype {values.dtype} and keys {keys.dtype}: pass values of the keys' dtype.")
+    if values.shape != keys.shape:
+        raise ValueError(f"values have shape {values.shape} and keys {keys.shape}: pass values of the keys' head_dim.")
+    pairs, heads_a_list, block = keys.shape[0] * keys.shape[1], buffers.partial.shape[2], buffers.block
+    kernel = compiled(
+        "attend.cu",
+        "attend",
+        KV_T=element(keys),
+        OUT=element(output),
+        QUERY_T=element(query),
+        THREADS=block.threads,
+        HEAD_DIM=query.shape[-1],
+        PACKS=block.packs,
+        LANES=block.lanes,
+        UNROLL=2,
+        BLOCKS_A_SM=_BLOCKS_A_SM if heads_a_list == 1 else 1,
+        HEADS=heads_a_list,
+    )
+    arguments = [query, keys, values, indices, lengths, buffers.partial, buffers.tickets, status, output, lse]
+    arguments += [keys.shape[2], indices.shape[-1], len(indices) // pairs, sm_scale]
+    scale = "d" if keys.dtype.itemsize == 8 else "f"
+    launch(kernel, (buffers.splits, len(indices)), block.threads, arguments, f"lii{scale}")

@@ -1,0 +1,1 @@
+"""SANTA on a GPU: its kernels, their launchers, its plan and its benchmark."""

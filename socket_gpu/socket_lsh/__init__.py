@@ -1,0 +1,1 @@
+"""SOCKET on a GPU: its kernels, their launchers, its plan and its benchmark."""

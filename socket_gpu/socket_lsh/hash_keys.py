@@ -1,0 +1,153 @@
+"""The index beside the keys: packed codes, value norms, and new tokens in place. One function a kernel.
+
+Shapes: B sequences, Hq query heads, Hkv KV heads, N slots; spans int64 [B, 2] on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from socket_gpu.core._compile import compiled
+from socket_gpu.core._launch import current_device, element, launch, settle
+from socket_gpu.socket_lsh.codes import LANES, CodeLayout
+from socket_theory.core.hashing import Planes
+
+_MATRICES: WeakKeyDictionary[Planes, dict[int, Any]] = WeakKeyDictionary()
+_FRAGMENTS: WeakKeyDictionary[Planes, dict[int, Any]] = WeakKeyDictionary()
+
+
+def hash_matrix(planes: Planes) -> Any:
+    """The hash kernel's matrix of these planes, made once a device."""
+    made, device = _MATRICES.setdefault(planes, {}), current_device()
+    if device not in made:
+        made[device] = _hash_matrix(CodeLayout(planes.num_tables, planes.num_planes), planes)
+        settle()  # other streams use it too
+    return made[device]
+
+
+def plane_fragments(planes: Planes) -> Any:
+    """These planes as the scorer's matrix fragments, uint32 [row tiles, D / 16, 32 lanes, 4], made once a device.
+
+    Row l * P + p is plane p of table l. Lane 4 r + j holds rows r and r + 8, columns 2 j, 2 j + 1 and 8 more.
+    """
+    made, device = _FRAGMENTS.setdefault(planes, {}), current_device()
+    if device not in made:
+        flat = bfloat16_bits(planes.weights.reshape(-1, planes.head_dim))
+        tiles, steps = -(-len(flat) // 16), -(-planes.head_dim // 16)
+        padded = np.zeros((16 * tiles, 16 * steps), dtype=np.uint16)
+        padded[: len(flat), : planes.head_dim] = flat
+        parts = padded.reshape(tiles, 2, 8, steps, 2, 4, 2).transpose(0, 3, 2, 5, 4, 1, 6)
+        words = np.ascontiguousarray(parts).reshape(tiles, steps, 32, 8).view(np.uint32)
+        made[device] = import_module("cupy").asarray(words)
+        settle()
+    return made[device]
+
+
+def _hash_matrix(layout: CodeLayout, planes: Planes) -> Any:
+    """The hash kernel's matrix [32 words, D padded to 16] in bfloat16, from planes."""
+    cupy = import_module("cupy")
+    dim = -(-planes.head_dim // 16) * 16
+    rows = np.zeros((32 * layout.words, dim))
+    used = layout.column_planes >= 0
+    flat = planes.weights.reshape(-1, planes.head_dim)
+    rows[used, : planes.head_dim] = flat[layout.column_planes[used]]
+    return cupy.asarray(bfloat16_bits(rows))
+
+
+def bfloat16_bits(values: Any) -> Any:
+    """The bits of float64 values that bfloat16 holds, as uint16; ValueError for others."""
+    bits = values.astype(np.float32).view(np.uint32)
+    if (bits & np.uint32(0xFFFF)).any():
+        raise ValueError("planes hold values that bfloat16 does not: draw them with SignHash.draw(key), which rounds.")
+    return (bits >> np.uint32(16)).astype(np.uint16)
+
+
+def hash_into(
+    codes: Any, keys: Any, spans: Any, layout: CodeLayout, matrix: Any, center: Any, capacity: int | None = None
+) -> None:
+    """Write packed codes of keys [B, Hkv, N, D]: of the slots in each span, or all rows behind it up to `capacity`."""
+    batch, heads, rows, dim = keys.shape
+    padded = matrix.shape[1]
+    append = capacity is not None
+    limit = codes.shape[2] * 32 if capacity is None else capacity
+    splits = {"bfloat16": 1, "float16": 2}.get(str(keys.dtype), 3) if center is None else 3
+    tile = 128 if splits * padded <= 384 else 64
+    shared_bytes = 2 * (splits * tile + 64) * (padded + 8) + 4 * tile * (layout.num_planes + 1)
+    kernel = compiled(
+        "hash_keys.cu",
+        "hash_keys",
+        KV_T=element(keys),
+        HEAD_DIM=dim,
+        DIM16=padded,
+        SPLITS=splits,
+        TILE=tile,
+        WORDS=layout.words,
+        RINGS=layout.rings,
+        TABLES=layout.num_tables,
+        PLANES=layout.num_planes,
+    )
+    grid = (-(-rows // tile), batch * heads)
+    arguments = [keys, matrix, center, codes, spans, heads, rows, codes.shape[2], limit, append]
+    launch(kernel, grid, tile, arguments, "ilili", shared_bytes)
+
+
+def norms_into(norms: Any, values: Any, spans: Any, *, append: bool = False) -> None:
+    """Write |v| as bfloat16 [B, Hkv, N]."""
+    batch, heads, rows, dim = values.shape
+    unused = {"TILE": 64, "DIM16": 16, "SPLITS": 1, "WORDS": 1, "RINGS": 1, "TABLES": 1, "PLANES": 1}
+    kernel = compiled("hash_keys.cu", "value_norms", KV_T=element(values), HEAD_DIM=dim, **unused)
+    arguments = [values, norms, spans, heads, rows, norms.shape[2], append]
+    launch(kernel, (-(-rows // 32), batch * heads), 256, arguments, "illi")
+
+
+def append_into(slots: Any, rows: Any, spans: Any) -> None:
+    """Copy rows [B, Hkv, T, D] behind every span of slots [B, Hkv, N, D]."""
+    batch, heads, tokens, dim = rows.shape
+    packs = dim * rows.dtype.itemsize // 16
+    grid = (-(-tokens * packs // 256), batch * heads)
+    arguments = [rows, slots, spans, heads, tokens, slots.shape[2], packs]
+    launch(compiled("append.cu", "copy_rows"), grid, 256, arguments, "illi")
+
+
+def advance_spans(spans: Any, status: Any, tokens: int, num_slots: int) -> None:
+    """Lengthen every span by `tokens` where it fits in `num_slots`, else set status bit 0."""
+    kernel = compiled("append.cu", "advance_spans")
+    launch(kernel, (-(-len(spans) // 128),), 128, [spans, status, len(spans), tokens, num_slots], "ill")
+
+
+def write_tokens(old: Mapping[str, Any], new: Mapping[str, Any], ends: Any) -> dict[str, Any]:
+    """The arrays of a cache with T new tokens behind the slot `ends` [B] of each sequence, in place where they fit."""
+    added, needed = new["keys"].shape[2], int(ends.max()) + new["keys"].shape[2]
+    arrays = dict(old)
+    if needed > old["keys"].shape[2]:
+        arrays = {name: _grow(name, array, needed) for name, array in old.items()}
+    for row, end in enumerate(ends.tolist()):
+        for name in ("keys", "values", "value_norms"):
+            if name in arrays:
+                arrays[name][row, :, end : end + added] = new[name][row, :, :added]
+        if "codes" in arrays:
+            _write_codes(arrays["codes"][row], new["codes"][row], end, added)
+    return arrays
+
+
+def _write_codes(codes: Any, new: Any, end: int, added: int) -> None:
+    """Turn the first `added` tokens of `new` for the lanes behind slot `end`, and write them there."""
+    cupy = import_module("cupy")
+    layout = CodeLayout(LANES * codes.shape[2], codes.shape[3])
+    straight = cupy.pad(layout.unpack(new, added, cupy), ((0, 0), (0, 0), (end % 32, 0)))
+    source, to = cupy.arange(end % 32, end % 32 + added), cupy.arange(end, end + added)
+    packed = layout.pack(straight, cupy)
+    codes[:, to // 32, :, :, to % 32] = packed[:, source // 32, :, :, source % 32]
+
+
+def _grow(name: str, array: Any, slots: int) -> Any:
+    """A larger array with the same tokens: keys, values and norms by slots, codes by blocks of 32."""
+    size = {"codes": -(-slots // 32), "value_norms": -(-slots // 32) * 32}.get(name, slots)
+    grown = import_module("cupy").zeros((*array.shape[:2], size, *array.shape[3:]), dtype=array.dtype)
+    grown[:, :, : array.shape[2]] = array
+    return grown

@@ -1,0 +1,173 @@
+"""What finitely many tables cost: |y_{tau,L} - y_tau| with probability at least 1 - delta (S9).
+
+X_l = sum_i w_i^(l) (v_i - y_tau) is centred and y_{tau,L} - y_tau = mean(X_l) / Z-bar is an identity, so a form
+divided by the realised Z-bar spends no probability on it. Common arguments:
+
+- `num_tables`: L, independent tables of iid Gaussian planes;
+- `weight_bound`: B with sum_i w_i <= B for *every* draw of the planes; the largest sum observed is not one;
+- `value_radius`: D = max |v_i - y_tau|, so |X_l| <= B D;
+- `mass`: Z_tau = sum_i kappa_i, the exact normaliser;
+- `realised_mass`: Z-bar = sum_i w-bar_i, of the same tables as the estimate;
+- `second_moment`: s^2 = E |X|^2, see `residual_moments`.
+
+Every inverse `*_tables` returns the smallest L whose radius is at most epsilon.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from socket_theory.bounds.concentration import bernstein_radius, bernstein_terms, hoeffding_radius, hoeffding_terms
+from socket_theory.bounds.residual import ResidualMoments
+from socket_theory.core.arguments import (
+    Float,
+    moderate_number,
+    nonnegative_number,
+    positive_number,
+    require_above_zero,
+    require_delta,
+    require_nonnegative,
+    require_rows,
+    round_up,
+)
+from socket_theory.core.checks import require_count
+
+
+def paper_condition_tables(delta: float, weight_bound: float, mass: float) -> int:
+    """The smallest L with L >= 2 B^2 ln(8/delta) / Z_tau^2, at which Z-bar >= Z_tau/2 but with probability delta/4."""
+    return _normaliser_tables(8 / require_delta(delta), weight_bound, mass)
+
+
+def normaliser_tables(delta: float, weight_bound: float, mass: float) -> int:
+    """The smallest L with L >= 2 B^2 ln(2/delta) / Z_tau^2, the condition of `hoeffding_ratio_radius`."""
+    return _normaliser_tables(2 / require_delta(delta), weight_bound, mass)
+
+
+def _normaliser_tables(inverse: float, weight_bound: float, mass: float) -> int:
+    ratio = positive_number("weight_bound", weight_bound) / positive_number("mass", mass)
+    return round_up(2 * (ratio * ratio) * math.log(inverse), "mass", mass)
+
+
+def normaliser_failure(num_tables: int, mass: ArrayLike, mass_second_moment: ArrayLike) -> Float:
+    """P(Z-bar < Z_tau/2) <= exp(-L Z_tau^2 / (8 E Z^2)); E Z^2 <= B Z_tau always (lower tail of nonnegative terms)."""
+    ratio = require_above_zero("mass", mass) ** 2 / require_above_zero("mass_second_moment", mass_second_moment)
+    return np.exp(-require_count("num_tables", num_tables) * ratio / 8)
+
+
+def normaliser_failure_tables(delta: float, mass: float, mass_second_moment: float) -> int:
+    """The smallest L with `normaliser_failure` <= delta: L >= 8 E Z^2 ln(1/delta) / Z_tau^2."""
+    z = positive_number("mass", mass)
+    second = positive_number("mass_second_moment", mass_second_moment)
+    return round_up(8 * (second / z / z) * math.log(1 / require_delta(delta)), "mass", mass)
+
+
+def hoeffding_ratio_radius(
+    delta: float, num_tables: int, weight_bound: float, value_radius: float, mass: float
+) -> float:
+    """(2 B D / Z_tau) sqrt(2 ln(4/delta) / L), for L >= `normaliser_tables`; infinity below, where it says nothing."""
+    if require_count("num_tables", num_tables) < normaliser_tables(delta, weight_bound, mass):
+        return float("inf")
+    return float(hoeffding_radius(delta / 2, num_tables, 2 * _norm_bound(weight_bound, value_radius) / mass))
+
+
+def hoeffding_ratio_tables(epsilon: float, delta: float, weight_bound: float, value_radius: float, mass: float) -> int:
+    """The larger of the condition and 8 (B D / (Z_tau epsilon))^2 ln(4/delta)."""
+    condition = normaliser_tables(delta, weight_bound, mass)
+    deviation = moderate_number("epsilon", epsilon) * moderate_number("mass", mass) / 2
+    terms = hoeffding_terms(deviation, delta / 2, float(_norm_bound(weight_bound, value_radius)))
+    return max(condition, round_up(terms, "epsilon", epsilon))
+
+
+def plug_in_radius(
+    delta: float, num_tables: int, weight_bound: ArrayLike, value_radius: ArrayLike, realised_mass: ArrayLike
+) -> Float:
+    """(B D / Z-bar) sqrt(2 ln(2/delta) / L), without a condition on L."""
+    radius = _norm_bound(weight_bound, value_radius) / require_above_zero("realised_mass", realised_mass)
+    return hoeffding_radius(delta, num_tables, radius)
+
+
+def plug_in_tables(epsilon: float, delta: float, weight_bound: float, value_radius: float, realised_mass: float) -> int:
+    """2 (B D / (Z-bar epsilon))^2 ln(2/delta), for a Z-bar that stays as given."""
+    deviation = moderate_number("epsilon", epsilon) * moderate_number("realised_mass", realised_mass)
+    terms = hoeffding_terms(deviation, delta, float(_norm_bound(weight_bound, value_radius)))
+    return round_up(terms, "epsilon", epsilon)
+
+
+def bernstein_ratio_radius(
+    delta: float,
+    num_tables: int,
+    second_moment: ArrayLike,
+    weight_bound: ArrayLike,
+    value_radius: ArrayLike,
+    realised_mass: ArrayLike,
+) -> Float:
+    """Bernstein's radius with variance s^2 and norm bound B D, divided by Z-bar."""
+    radius = bernstein_radius(delta, num_tables, second_moment, _norm_bound(weight_bound, value_radius))
+    return np.asarray(radius / require_above_zero("realised_mass", realised_mass))
+
+
+def bernstein_ratio_tables(
+    epsilon: float,
+    delta: float,
+    second_moment: float,
+    weight_bound: float,
+    value_radius: float,
+    realised_mass: float,
+) -> int:
+    """The inverse of `bernstein_ratio_radius`, for a Z-bar that stays as given."""
+    deviation = moderate_number("epsilon", epsilon) * moderate_number("realised_mass", realised_mass)
+    radius = float(_norm_bound(weight_bound, value_radius))
+    variance = nonnegative_number("second_moment", second_moment)
+    return round_up(bernstein_terms(deviation, delta, variance, radius), "epsilon", epsilon)
+
+
+def chebyshev_radius(delta: float, num_tables: int, second_moment: ArrayLike, realised_mass: ArrayLike) -> Float:
+    """s / (Z-bar sqrt(L delta)): no bound on the weights and no condition on L."""
+    deviation = np.sqrt(require_nonnegative("second_moment", second_moment) / require_count("num_tables", num_tables))
+    return np.asarray(deviation / (require_above_zero("realised_mass", realised_mass) * np.sqrt(require_delta(delta))))
+
+
+def chebyshev_tables(epsilon: float, delta: float, second_moment: float, realised_mass: float) -> int:
+    """s^2 / (Z-bar^2 epsilon^2 delta), for a Z-bar that stays as given."""
+    deviation = moderate_number("epsilon", epsilon) * moderate_number("realised_mass", realised_mass)
+    variance = nonnegative_number("second_moment", second_moment)
+    return round_up(variance / deviation / deviation / require_delta(delta), "epsilon", epsilon)
+
+
+def fourth_moment_radius(delta: float, num_tables: int, moments: ResidualMoments, realised_mass: ArrayLike) -> Float:
+    """(E |X-bar|^4 / delta)^(1/4) / Z-bar, with the exact fourth moment of a mean of L tables."""
+    fourth = (moments.mean_fourth(num_tables) / require_delta(delta)) ** 0.25
+    return np.asarray(fourth / require_above_zero("realised_mass", realised_mass))
+
+
+def empirical_bernstein_radius(
+    delta: float, residuals: Float, masses: Float, weight_bound: float, value_diameter: float
+) -> float:
+    """A radius from the tables alone, with y_tau unknown; infinity where Z-bar <= zeta c, where it says nothing.
+
+    [(s + R sqrt(2 ln(2/delta)/L)) c + 2 R ln(4/delta)/(3L)] / (Z-bar - zeta c) with R = B diam V,
+    s^2 = mean |X_l(y-hat)|^2, zeta^2 = mean Z_l^2 and c = sqrt(2 ln(4/delta)/L).
+
+    Shapes: residuals [L, E] = X_l(y-hat) about the estimate y-hat itself, masses [L] = Z_l (`table_residuals`).
+    """
+    log_2, log_4 = np.log(2 / require_delta(delta)), np.log(4 / require_delta(delta))
+    z = require_nonnegative("masses", masses)
+    if z.ndim != 1 or len(z) == 0:
+        raise ValueError(f"masses has shape {z.shape}: pass [L], the sum of the weights of each of L >= 1 tables.")
+    x, count = require_rows("residuals", residuals, len(z)), len(z)
+    bound = positive_number("weight_bound", weight_bound) * nonnegative_number("value_diameter", value_diameter)
+    spread = np.sqrt(np.mean(np.sum(x**2, axis=1)))
+    c = np.sqrt(2 * log_4 / count)
+    left = float(np.mean(z) - np.sqrt(np.mean(z**2)) * c)
+    numerator = (spread + bound * np.sqrt(2 * log_2 / count)) * c + 2 * bound * log_4 / (3 * count)
+    return float(numerator / left) if left > 0 else float("inf")
+
+
+def _norm_bound(weight_bound: ArrayLike, value_radius: ArrayLike) -> Float:
+    """B D, which bounds |X_l|."""
+    bound, radius = require_above_zero("weight_bound", weight_bound), require_nonnegative("value_radius", value_radius)
+    with np.errstate(over="ignore"):
+        return require_nonnegative("weight_bound * value_radius", bound * radius)

@@ -1,0 +1,1 @@
+"""SANTA and Bernoulli scores: attention from sampled values and from sampled scores."""

@@ -1,0 +1,34 @@
+"""The claims of SOCKET, S1 to S15."""
+
+from itertools import chain
+
+from socket_theory.core.claim import Claim
+from socket_theory.socket_lsh.claims import (
+    bias,
+    collisions,
+    concentration,
+    end_to_end,
+    finite_tables,
+    moments,
+    ranking,
+    sampling,
+    table_moments,
+    temperature,
+    truncation,
+)
+
+_MODULES = (
+    collisions,
+    moments,
+    concentration,
+    finite_tables,
+    table_moments,
+    sampling,
+    bias,
+    end_to_end,
+    truncation,
+    ranking,
+    temperature,
+)
+
+CLAIMS: tuple[Claim, ...] = tuple(chain.from_iterable(module.CLAIMS for module in _MODULES))

@@ -1,0 +1,289 @@
+"""Every kernel compiles for sm_80 and sm_90, and its launches fit there, told without a GPU by NVRTC.
+
+The settings of the kernels come from the launchers themselves: decode steps run on NumPy arrays under CuPy's name, with
+recorders in place of compilation and launch.
+"""
+
+import ctypes
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from socket_gpu.santa.plan.plan import SantaPlan
+
+import socket_gpu
+from socket_gpu.core._compile import OPTIONS, kernel_source, macro_options
+from socket_gpu.core.backend import CupyBackend
+from socket_gpu.socket_lsh.plan import DecodePlan
+from socket_theory import Budget, HardLSH, Key, Santa, Socket
+from socket_theory.core.checks import bfloat16
+from socket_theory.core.hashing_method import HashingMethod
+
+INSTALL = "pip install nvidia-cuda-nvrtc nvidia-cuda-runtime (or: pip install --group dev)"
+KERNELS = Path(socket_gpu.__file__).parent / "kernels"
+SHARED_BYTES = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}
+ARCHITECTURES = sorted(SHARED_BYTES)
+
+# Method, head_dim, dtype, query heads a KV head, group of the budget; tokens, of which a quarter is kept.
+MAIN = [
+    (Socket.as_released(), 128, "bfloat16", 1, "per_head"),
+    (Socket.as_released(), 128, "bfloat16", 4, "per_head"),
+    (Socket.as_released(), 128, "bfloat16", 4, "shared"),
+]
+STEPS = [
+    *MAIN,
+    (Socket(num_planes=8, num_tables=20, value_weight=True), 128, "float16", 8, "per_head"),
+    (Socket(num_planes=16, num_tables=20, temperature=0.05), 64, "bfloat16", 5, "per_head"),
+    (Socket(num_planes=1, num_tables=300, query_map="linear"), 64, "float32", 1, "per_head"),
+    (Socket(num_planes=11, num_tables=70, center_keys=True), 256, "bfloat16", 2, "shared"),
+    (Socket(num_planes=3, num_tables=1, query_map="tanh"), 16, "float16", 7, "per_head", 20_000),
+    (Socket(num_planes=6, num_tables=7), 256, "float64", 8, "shared"),
+    (Socket(num_planes=6, num_tables=7), 256, "float32", 8, "shared"),
+    (HardLSH(), 128, "bfloat16", 4, "per_head"),
+    (HardLSH(num_planes=16, num_tables=70), 64, "float32", 3, "shared"),
+]
+SANTA_STEPS = [
+    (Santa(), 128, "bfloat16", 4),
+    (Santa(), 64, "float16", 8),
+    (Santa(sampler="flash"), 128, "float16", 1),
+    (Santa(sampler="flash", tile_len=96), 64, "bfloat16", 3),
+    (Santa(sampler="flash", tile_len=1024), 64, "bfloat16", 3),
+]
+# Launched, not compiled: many tables and the largest group, for every number of planes.
+LARGEST = [
+    (method(num_planes=planes, num_tables=300), 16, "bfloat16", 8, group)
+    for method in (Socket, partial(Socket, query_map="tanh"), HardLSH)
+    for planes in range(1, 17)
+    for group in ("per_head", "shared")
+]
+
+
+class StandIn(ModuleType):
+    """NumPy under CuPy's name, for launchers that look at shapes and dtypes; memory is zero."""
+
+    asnumpy = staticmethod(np.asarray)
+    empty = staticmethod(np.zeros)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(np, name)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One NVRTC program: a kernel file under a set of macros."""
+
+    file: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel of a program with the dynamic shared memory that a launcher asked for."""
+
+    program: Program
+    name: str
+    shared_bytes: int
+
+
+def launches_of(steps: list[tuple[Any, ...]], arch: str, santa_steps: Sequence[tuple[Any, ...]] = ()) -> set[Launch]:
+    """What these decode steps compile and launch, planned and eager, with an append."""
+    seen = set()
+
+    def compiled(file: str, name: str, **macros: Any) -> tuple[Program, str]:
+        return Program(file, macro_options(macros)), name
+
+    def launch(kernel: Any, grid: Any, block: int, arguments: Any, scalars: str, shared_bytes: int = 0) -> None:
+        seen.add(Launch(*kernel, shared_bytes))
+
+    def checked(name: str, array: Any, *_: Any, **__: Any) -> Any:
+        return array
+
+    def aligned(array: Any) -> Any:
+        return array
+
+    def settle() -> None:
+        pass
+
+    def current_device() -> int:
+        return 0
+
+    def shared_memory_limit() -> int:
+        return SHARED_BYTES[arch]
+
+    def multiprocessors() -> int:
+        return 108
+
+    fakes = (compiled, launch, checked, aligned, settle, current_device, shared_memory_limit, multiprocessors)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", StandIn("cupy"))
+        patch.setattr("socket_gpu.core.backend.missing_requirement", lambda: None)
+        for found in pkgutil.iter_modules(socket_gpu.__path__, "socket_gpu."):
+            for fake in fakes:
+                if hasattr(import_module(found.name), fake.__name__):
+                    patch.setattr(f"{found.name}.{fake.__name__}", fake)
+        with np.errstate(all="ignore"):
+            for step in steps:
+                take(*step)
+            for step in santa_steps:
+                take_santa(*step)
+    return seen
+
+
+def take(method: HashingMethod, head_dim: int, dtype: str, group: int, share: str, tokens: int = 33) -> None:
+    element = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+    keys, query = np.ones((1, 2, tokens, head_dim), element), np.ones((1, 2 * group, head_dim), element)
+    cache = method.prepare(keys, keys, key=Key.from_seed(1), backend=CupyBackend(), capacity=tokens + 1)
+    budget = Budget(fraction=0.25, sink=1, window=2, group=share)
+    plan = DecodePlan(cache, num_qo_heads=2 * group, budget=budget)
+    plan.run(query)
+    plan.append(keys[:, :, :1], keys[:, :, :1])
+    method.attend(query, cache, budget=budget)
+
+
+def take_santa(method: Santa, head_dim: int, dtype: str, group: int) -> None:
+    element = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+    keys, query = np.ones((1, 2, 33, head_dim), element), np.ones((1, 2 * group, head_dim), element)
+    cache = method.prepare(keys, keys, backend=CupyBackend(), capacity=34)
+    plan = SantaPlan(cache, num_qo_heads=2 * group, key=Key.from_seed(1))
+    plan.run(query)
+    plan.append(keys[:, :, :1], keys[:, :, :1])
+
+
+@dataclass(frozen=True)
+class Result:
+    """NVRTC's status, zero for success, and its log, which holds that of ptxas."""
+
+    status: int
+    log: str
+
+    def spilled_bytes(self, name: str) -> int:
+        return sum(map(int, re.findall(r"(\d+) bytes spill", self._part(name))))
+
+    def static_bytes(self, name: str) -> int:
+        return sum(map(int, re.findall(r"(\d+) bytes smem", self._part(name))))
+
+    def _part(self, name: str) -> str:
+        return self.log.split(f"entry function '{name}'")[1].split("entry function")[0]
+
+
+@dataclass(frozen=True)
+class NVRTC:
+    """The compiler's library, and the folder of the CUDA headers."""
+
+    library: str
+    headers: str
+
+    def compile_program(self, program: Program, arch: str) -> Result:
+        return self.compile_source(kernel_source(program.file), arch, program.options)
+
+    def compile_source(self, source: str, arch: str, macros: tuple[str, ...] = ()) -> Result:
+        options = (f"--gpu-architecture={arch}", f"-I{self.headers}", "-Xptxas=-v", *OPTIONS, *macros)
+        encoded = [option.encode() for option in options]
+        lib, program, size = ctypes.CDLL(self.library), ctypes.c_void_p(), ctypes.c_size_t()
+        created = lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
+        assert created == 0
+        status = lib.nvrtcCompileProgram(program, len(encoded), (ctypes.c_char_p * len(encoded))(*encoded))
+        lib.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(size.value)
+        lib.nvrtcGetProgramLog(program, log)
+        lib.nvrtcDestroyProgram(ctypes.byref(program))
+        return Result(status, log.value.decode())
+
+
+@pytest.fixture(scope="module")
+def nvrtc() -> NVRTC:
+    """Found in the wheels of the dev group, under the namespace package that they share."""
+    namespace = find_spec("nvidia")
+    folders = [Path(path) for path in namespace.submodule_search_locations or ()] if namespace else []
+    libraries = [file for folder in folders for file in sorted(folder.glob("*/lib/libnvrtc.so.*"))]
+    headers = [file for folder in folders for file in sorted(folder.glob("*/include/cuda_fp16.h"))]
+    if libraries and headers:
+        return NVRTC(str(libraries[-1]), str(headers[-1].parent))
+    message = f"NVRTC or the CUDA headers are not installed: {INSTALL}."
+    if os.environ.get("REQUIRE_ALL_EXTRAS") == "1":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the decode steps launch on an architecture, and how their programs compiled for it."""
+
+    arch: str
+    launches: set[Launch]
+    results: dict[Program, Result]
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def built(request: pytest.FixtureRequest, nvrtc: NVRTC) -> Built:
+    launches = launches_of(STEPS, request.param, SANTA_STEPS)
+    programs = list({launch.program for launch in launches})
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+        results = pool.map(nvrtc.compile_program, programs, [request.param] * len(programs))
+        return Built(request.param, launches, dict(zip(programs, results, strict=True)))
+
+
+def test_every_program_compiles(built: Built) -> None:
+    failed = {program: result.log for program, result in built.results.items() if result.status}
+    assert not failed, "\n".join(f"{program} for {built.arch}:\n{log}" for program, log in failed.items())
+    for launch in built.launches:
+        assert f"entry function '{launch.name}'" in built.results[launch.program].log
+
+
+def test_launches_fit_in_the_shared_memory(built: Built) -> None:
+    for launch in built.launches:
+        result = built.results[launch.program]
+        if result.status == 0:
+            assert launch.shared_bytes + result.static_bytes(launch.name) <= SHARED_BYTES[built.arch], launch
+
+
+def test_loops_over_tokens_of_the_main_case_keep_their_state_in_registers(built: Built) -> None:
+    names = {"hash_keys", "score", "attend", "score_tiles", "draw_values"}
+    launches = [launch for launch in launches_of(MAIN, built.arch, SANTA_STEPS[:1]) if launch.name in names]
+    assert {launch.name for launch in launches} == names
+    for launch in launches:
+        assert built.results[launch.program].spilled_bytes(launch.name) == 0, launch
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_launches_with_many_tables_fit_in_the_shared_memory(arch: str) -> None:
+    largest = max(launches_of(LARGEST, arch), key=lambda launch: launch.shared_bytes)
+    assert largest.shared_bytes <= SHARED_BYTES[arch], largest
+
+
+def test_every_kernel_of_the_sources_is_launched() -> None:
+    pattern = r"__global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\("
+    written = {(f.name, name) for f in KERNELS.glob("*.cu") for name in re.findall(pattern, f.read_text())}
+    assert len(written) >= 8
+    assert written == {(launch.program.file, launch.name) for launch in launches_of(STEPS, "sm_90", SANTA_STEPS)}
+
+
+def test_sources_include_only_headers_that_every_installation_has() -> None:
+    for file in KERNELS.iterdir():
+        for name in re.findall(r"#\s*include\s*[<\"](.+?)[>\"]", file.read_text()):
+            assert name in ("cuda_fp16.h", "cuda_bf16.h", "common.cuh") or name.startswith(("cuda/std/", "cub/")), file
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_broken_source_is_reported(nvrtc: NVRTC, arch: str) -> None:
+    good = kernel_source("append.cu")
+    assert nvrtc.compile_source(good, arch).status == 0
+    broken = nvrtc.compile_source(good.replace("spans[", "spends["), arch)
+    assert broken.status != 0
+    assert 'identifier "spends" is undefined' in broken.log
+    unset = nvrtc.compile_program(Program("attend.cu", ()), arch)
+    assert unset.status != 0
+    assert "HEAD_DIM" in unset.log
