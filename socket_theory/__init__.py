@@ -6,10 +6,12 @@ from socket_theory.core.baselines import Dense, OracleTopK, RandomTokens, Window
 from socket_theory.core.cache import Cache
 from socket_theory.core.estimate import Estimate, Stats
 from socket_theory.core.hashing import Planes, SignHash
+from socket_theory.core.owned_elsewhere import BorrowedRows, PagedRows
+from socket_theory.core.prefill import Prefill
 from socket_theory.core.rng import Key
 from socket_theory.core.selection import Budget
 from socket_theory.core.states import empty_state, merge_states
-from socket_theory.core.storage import load_cache
+from socket_theory.core.storage import load_cache, save_cache
 from socket_theory.santa.bernoulli import Bernoulli, BernoulliSanta
 from socket_theory.santa.estimator import Santa
 from socket_theory.socket_lsh.angular import soft_angular_attention
@@ -24,6 +26,7 @@ __all__ = [
     "AttentionState",
     "Bernoulli",
     "BernoulliSanta",
+    "BorrowedRows",
     "Budget",
     "Cache",
     "Dense",
@@ -31,7 +34,9 @@ __all__ = [
     "HardLSH",
     "Key",
     "OracleTopK",
+    "PagedRows",
     "Planes",
+    "Prefill",
     "RandomTokens",
     "Santa",
     "SignHash",
@@ -48,6 +53,7 @@ __all__ = [
     "hard_kernel",
     "load_cache",
     "merge_states",
+    "save_cache",
     "soft_angular_attention",
     "softmax_attention",
 ]

@@ -7,32 +7,33 @@ arrays and torch CUDA tensors to `socket_gpu`. Third parties register under the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
-from socket_theory.core.hashing import Planes, QueryMap
 from socket_theory.core.selection import Budget
 
 ENTRY_POINT_GROUP = "socket_theory.backends"
 _OWN = {
     "numpy": ("socket_theory.core.numpy_backend", "NumpyBackend"),
-    "cupy": ("socket_gpu.core.backend", "CupyBackend"),
+    "cupy": ("socket_gpu.registry", "CupyBackend"),
 }
+_OPERATIONS: dict[tuple[str, str], Any] = {}
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """Array operations over a batch: B sequences, Hq query heads, Hkv KV heads, N token slots, L tables.
+    """Storage and array operations over a batch: B sequences, Hq query heads, Hkv KV heads, N token slots.
 
-    `spans` is an int64 array [B, 2] of (kv_start, kv_len); slots outside a sequence's span are never read.
-    Arrays of an index have the token axis last; keys and values have it second to last.
+    `rows` are keys and values with the valid slots of each sequence (`socket_theory.core.rows.Rows`); slots that are
+    not valid are never read. With these functions a backend runs every method that needs no operations of its family
+    (`register_operations`): `Dense`, `OracleTopK` and `Santa` among them. `socket_theory.testing.check_backend` tells
+    whether they are right.
     """
 
     name: str
     slot_block: int
-    """Slots an index is padded to a multiple of."""
+    """Slots that a family's packed index is padded to a multiple of; 1 where nothing is packed."""
 
     def store(self, array: Any, capacity: int | None) -> Any:
         """A row-major copy of keys or values [B, Hkv, N, D] for a cache, with room for `capacity` slots if it likes."""
@@ -43,64 +44,50 @@ class Backend(Protocol):
     def to_device(self, array: Any) -> Any:
         """The backend's own array of the values of a NumPy array."""
 
-    def hash_keys(self, keys: Any, spans: Any, planes: Planes, center: Any | None) -> Any:
-        """Codes of keys [B, Hkv, N, D] in the backend's packing, [B, Hkv, L, N] in the reference."""
+    def write(self, array: Any, new: Any, ends: Any, capacity: int | None, axis: int) -> Any:
+        """`array` with the T slots of `new` written behind the slot ends [B] of each sequence along `axis`.
 
-    def value_norms(self, values: Any, spans: Any) -> Any:
-        """Norms rounded to bfloat16, as float32: values [B, Hkv, N, D] -> [B, Hkv, N]."""
-
-    def mean_keys(self, keys: Any, spans: Any) -> Any:
-        """Mean of the valid keys rounded to the keys' dtype: [B, Hkv, N, D] -> [B, Hkv, D]."""
-
-    def soft_scores(
-        self,
-        query: Any,
-        codes: Any,
-        spans: Any,
-        planes: Planes,
-        query_map: QueryMap,
-        temperature: float,
-        shared: bool = False,
-    ) -> Any:
-        """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N'], N' >= N; -inf outside the spans.
-
-        A row that underflows everywhere is divided by its largest weight; with `shared` the rows of a KV head, which
-        are to be added, all by the largest of any, and only where all of them underflow.
+        `axis` is -2 for keys and values, -1 for an index. In place where there is room, else in a larger array with
+        room for `capacity` slots if it is given.
         """
 
-    def log_soft_scores(
-        self, query: Any, codes: Any, spans: Any, planes: Planes, query_map: QueryMap, temperature: float
-    ) -> Any:
-        """Natural log of the mean soft collision weight, float64 [B, Hq, N]; -inf outside the spans."""
+    def take(self, array: Any, order: Any) -> Any:
+        """`array` [B, ...] with its sequences selected or repeated."""
 
-    def hard_scores(self, query: Any, codes: Any, spans: Any, planes: Planes) -> Any:
-        """Share of tables with a bucket match, float32 [B, Hq, N]; -inf outside the spans."""
+    def exact_scores(self, query: Any, rows: Any, sm_scale: float) -> Any:
+        """sm_scale <q, k> less each head's largest, float32 [B, Hq, N]; -inf outside, a tie below 1e-38."""
 
-    def exact_scores(self, query: Any, keys: Any, spans: Any, sm_scale: float) -> Any:
-        """sm_scale <q, k> less each row's largest, float32 [B, Hq, N]; -inf outside, a tie below 1e-38."""
-
-    def weigh_scores(self, scores: Any, value_norms: Any, shared: bool = False) -> Any:
-        """Scores times norms [B, Hkv, N], float32; products that underflow are rescaled as in `soft_scores`."""
-
-    def select(self, scores: Any, spans: Any, budget: Budget, num_kv_heads: int) -> Any:
+    def select(self, scores: Any, kv_range: Any, budget: Budget, num_kv_heads: int) -> Any:
         """Kept slots, ascending, -1 padded: scores [B, Hq, N] -> int32 [B, Hq, K]."""
 
-    def attend(self, query: Any, keys: Any, values: Any, indices: Any, sm_scale: float) -> tuple[Any, Any]:
-        """Exact softmax over the listed slots: value [B, Hq, E] and natural-log lse [B, Hq]."""
+    def attend(self, query: Any, rows: Any, indices: Any, sm_scale: float) -> tuple[Any, Any]:
+        """Exact softmax over the listed slots [B, Hq, K]: value [B, Hq, E] and natural-log lse [B, Hq]."""
 
-    def average(self, log_weights: Any, values: Any, spans: Any) -> tuple[Any, Any]:
+    def average(self, log_weights: Any, rows: Any) -> tuple[Any, Any]:
         """Weighted mean of the valid values and log total weight: log_weights [B, Hq, N] -> [B, Hq, E], [B, Hq]."""
 
-    def sample(
-        self, log_weights: Any, values: Any, spans: Any, value_norms: Any | None, points: Any
-    ) -> tuple[Any, Any, Any]:
-        """A draw of that mean at uniforms [B, Hq, M], value-aware if norms are given: value, lse and kept slots."""
 
-    def write_tokens(self, old: Mapping[str, Any], new: Mapping[str, Any], spans: Any, capacity: int | None) -> Any:
-        """The arrays of a cache with T new tokens written behind each sequence's span, in place where there is room."""
+def register_operations(family: str, backend: str, operations: Any) -> None:
+    """Say what computes a family's own operations, such as scores of its codes, on the backend of that name."""
+    _OPERATIONS[family, backend] = operations
 
-    def take_rows(self, arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
-        """The arrays of a cache with its sequences selected or repeated."""
+
+def operations(family: str, backend: Backend) -> Any:
+    """What was registered for a family on a backend.
+
+    Raises
+    ------
+    ValueError
+        If nothing was.
+    """
+    found = _OPERATIONS.get((family, backend.name))
+    if found is None:
+        known = ", ".join(repr(name) for registered, name in _OPERATIONS if registered == family) or "none"
+        raise ValueError(
+            f"backend {backend.name!r} has no operations of {family}, and {known} have: prepare the cache with one of "
+            "these, or register operations for it."
+        )
+    return found
 
 
 def resolve_backend(kind: str, backend: Backend | str | None = None) -> Backend:

@@ -1,20 +1,28 @@
-"""Keys, values and the method's index beside them: what a decode step reads."""
+"""Rows and a method's index beside them: what a decode step reads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from socket_theory.core.array_types import callers_stream
 from socket_theory.core.backend import Backend
-from socket_theory.core.checks import read_array, require_finite
-from socket_theory.core.inputs import check_index, check_key_values, flatten_lead, per_sequence, require_same_index
+from socket_theory.core.checks import read_array, require_count, require_finite
+from socket_theory.core.index import Index
+from socket_theory.core.inputs import check_key_values, flatten_batch, per_sequence
+from socket_theory.core.owned_elsewhere import OwnedElsewhere
+from socket_theory.core.rows import DenseRows, Rows
 
-if TYPE_CHECKING:
-    from socket_theory.core.method import Method
+
+class Preparer(Protocol):
+    """What a cache asks of its method."""
+
+    @property
+    def index_recipe(self) -> tuple[Any, ...]: ...
+
+    def extend(self, index: Any, rows: Rows, new: Rows, sample: Any) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,136 +40,191 @@ class Cache:
     ----------
     method : Method
         The method whose index this is.
-    arrays : dict
-        `keys` [B, Hkv, N, D], `values` [B, Hkv, N, E] and the index, token axis last.
-    spans : int64 array [B, 2]
-        (kv_start, kv_len) of each sequence.
-    lead : tuple of int
-        The leading shape the user gave; its product is B.
-    planes : Planes or None
-    center : array [B, Hkv, D] or None
-        The offset subtracted from keys before hashing.
-    capacity : int or None
-        Most slots it will ever hold. Without, every append copies the cache, on the CPU and on a GPU.
+    rows : Rows
+        Keys and values, and which of their slots are valid: `DenseRows` that the cache owns, `BorrowedRows` or
+        `PagedRows` that somebody else does, or `NoRows`.
+    index : Index
+        What the method keeps beside them.
+    sample : object or None
+        What the method drew at `prepare`, or was passed: `Planes` for methods that hash.
+    batch_shape : tuple of int
+        The shape in front of [Hkv, N, D] that the user gave; its product is B.
     array_type : str
         What the user passes and gets: "numpy", "torch", "cupy" or "torch-cuda".
-    backend : Backend
     """
 
-    method: Method
-    arrays: dict[str, Any]
-    spans: Any
-    lead: tuple[int, ...]
-    planes: Any
-    center: Any | None
-    capacity: int | None
+    method: Any
+    rows: Rows
+    index: Index
+    sample: Any
+    batch_shape: tuple[int, ...]
     array_type: str
-    backend: Backend
 
     def __post_init__(self) -> None:
-        for array in (*self.arrays.values(), self.spans, self.center):
-            if isinstance(array, np.ndarray):
-                array.setflags(write=False)
+        if isinstance(self.rows.kv_range, np.ndarray):
+            self.rows.kv_range.setflags(write=False)
 
     @property
     def keys(self) -> Any:
-        """Keys [B, Hkv, N, D], read-only."""
-        return self.arrays["keys"]
+        """Keys [B, Hkv, N, D], read-only where the cache owns them."""
+        return self.rows.keys
 
     @property
     def values(self) -> Any:
-        """Values [B, Hkv, N, E], read-only."""
-        return self.arrays["values"]
+        """Values [B, Hkv, N, E], read-only where the cache owns them."""
+        return self.rows.values
+
+    @property
+    def kv_range(self) -> Any:
+        """(kv_start, kv_len) of each sequence, int64 [B, 2]."""
+        return self.rows.kv_range
 
     @property
     def kv_len(self) -> Any:
-        """Valid tokens of each sequence, int64 of the leading shape."""
-        return self.spans[:, 1].reshape(self.lead)
+        """Valid tokens of each sequence, int64 of the batch shape."""
+        return self.kv_range[:, 1].reshape(self.batch_shape)
 
     @property
     def kv_start(self) -> Any:
-        """First valid slot of each sequence, int64 of the leading shape."""
-        return self.spans[:, 0].reshape(self.lead)
+        """First valid slot of each sequence, int64 of the batch shape."""
+        return self.kv_range[:, 0].reshape(self.batch_shape)
+
+    @property
+    def capacity(self) -> int | None:
+        """Most slots it will ever hold. Without, every append copies the cache, on the CPU and on a GPU."""
+        return self.rows.capacity
+
+    @property
+    def backend(self) -> Backend:
+        backend: Backend = self.rows.backend
+        return backend
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys, values and index: on the CPU without the room that `capacity` reserves, on a GPU with it."""
-        return sum(int(array.nbytes) for array in self.arrays.values())
+        return self.rows.nbytes + self.index.nbytes
 
-    def append(self, keys: Any, values: Any) -> Cache:
+    def append(self, keys: Any, values: Any = None, *, tokens: int | None = None) -> Cache:
         """A cache with T more tokens behind each sequence's valid ones. Use the returned one. Source: C3.
 
-        Shapes: keys [..., Hkv, T, D], values [..., Hkv, T, E].
+        Parameters
+        ----------
+        keys, values : arrays [..., Hkv, T, D] and [..., Hkv, T, E]
+            The new tokens. For a cache of borrowed or paged rows instead of both the owner's rows after it has written
+            them, as `BorrowedRows` or `PagedRows`.
+        tokens : int, optional
+            With such rows: how many tokens T were written behind each sequence's valid ones.
 
         Raises
         ------
         TypeError, ValueError
             As `prepare`; also if the tokens exceed the planned capacity.
         """
+        if isinstance(self.rows, OwnedElsewhere):
+            rows, new, count = self._grown(keys, values, tokens)
+        else:
+            rows = new = self._new_tokens(keys, values, tokens)
+            count = new.shape[2]
+        with callers_stream(self.array_type):
+            index = self.method.extend(self.index, self.rows, new, self.sample)
+            return replace(self, rows=self.rows.append(rows, count), index=index)
+
+    def _new_tokens(self, keys: Any, values: Any, tokens: int | None) -> Rows:
+        if isinstance(keys, OwnedElsewhere) or tokens is not None:
+            raise TypeError("the cache owns its rows: pass the new tokens as arrays keys and values, and no tokens.")
         keys, values, kind = check_key_values(keys, values)
         if kind != self.array_type:
             raise TypeError(f"the cache holds {self.array_type} arrays and {kind} ones were given: convert them.")
-        want = (*self.lead, self.keys.shape[1], keys.shape[-2], self.keys.shape[-1])
-        if keys.shape != want or values.shape[-1] != self.values.shape[-1]:
+        _, heads, _, dim = self.rows.shape
+        want = (*self.batch_shape, heads, keys.shape[-2], dim)
+        if keys.shape != want or values.shape[-1] != self.rows.value_dim:
             raise ValueError(
                 f"keys {keys.shape} and values {values.shape} do not fit the cache: "
-                f"pass keys {want} and values {(*want[:-1], self.values.shape[-1])}."
+                f"pass keys {want} and values {(*want[:-1], self.rows.value_dim)}."
             )
-        if keys.dtype != self.keys.dtype or values.dtype != self.values.dtype:
+        if (keys.dtype, values.dtype) != self.rows.dtypes:
             raise TypeError(
-                f"keys of {keys.dtype} and values of {values.dtype} were given to a cache of {self.keys.dtype} and "
-                f"{self.values.dtype}: convert them first."
+                f"keys of {keys.dtype} and values of {values.dtype} were given to a cache of {self.rows.dtypes[0]} and "
+                f"{self.rows.dtypes[1]}: convert them first."
             )
-        keys, values = flatten_lead(keys, len(self.lead)), flatten_lead(values, len(self.lead))
+        keys, values = (flatten_batch(array, len(self.batch_shape)) for array in (keys, values))
         added = keys.shape[-2]
-        if self.capacity is not None and int(self.spans.sum(axis=1).max()) + added > self.capacity:
+        if self.capacity is not None and int(self.rows.ends.max()) + added > self.capacity:
             raise ValueError(f"appending {added} tokens exceeds capacity={self.capacity}: prepare with a larger one.")
-        whole = np.tile(np.array([0, added]), (len(self.spans), 1))
         require_finite("keys", keys)
         require_finite("values", values)
-        with callers_stream(self.array_type):
-            made = self.method.index(self.backend, keys, values, whole, self.planes, self.center)
-            index = check_index(self.method, made, keys, self.backend.slot_block)
-            new = {"keys": keys, "values": values, **index}
-            arrays = self.backend.write_tokens(self.arrays, new, self.spans, self.capacity)
-        return replace(self, arrays=arrays, spans=self.spans + np.array([0, added]))
+        return DenseRows(keys, values, np.tile(np.array([0, added]), (len(keys), 1)), self.backend)
+
+    def _grown(self, rows: Any, values: Any, tokens: int | None) -> tuple[Rows, Rows, int]:
+        """The owner's rows after they have grown, copies of the new tokens, and how many each sequence got."""
+        kind = type(self.rows).__name__
+        if type(rows) is not type(self.rows) or values is not None or tokens is None:
+            raise TypeError(f"the cache reads {kind}: pass append({kind}(...), tokens=T) after their owner has grown.")
+        count = require_count("tokens", tokens)
+        grown, array_type = rows.native()
+        if array_type != self.array_type or not grown.fits(self.rows):
+            raise ValueError(
+                f"rows of another array type, dtype or shape than the cache's were given: pass its {kind}."
+            )
+        if int(self.rows.ends.max()) + count > grown.shape[2]:
+            raise ValueError(f"tokens={count} was given and the rows have {grown.shape[2]} slots: pass longer rows.")
+        new = grown.bind(self.kv_range, self.backend).tokens(self.rows.ends, count)
+        require_finite("keys", new.keys)
+        require_finite("values", new.values)
+        return grown, new, count
 
     def truncate(self, length: Any) -> Cache:
-        """A cache with the first `length` valid tokens of each sequence; an int, or ints of the leading shape.
+        """A cache with the first `length` valid tokens of each sequence; an int, or ints of the batch shape.
 
         Raises
         ------
         ValueError
-            If a length is below 1 or beyond what a sequence holds.
+            If a length is below 1 or beyond what a sequence holds, or the index holds sums over tokens.
         """
-        lengths = per_sequence("length", length, self.lead)
-        if (lengths < 1).any() or (lengths > self.spans[:, 1]).any():
+        lengths = per_sequence("length", length, self.batch_shape)
+        if (lengths < 1).any() or (lengths > self.kv_range[:, 1]).any():
             raise ValueError(
-                f"length={length} was given for sequences of {self.spans[:, 1].tolist()} tokens: "
+                f"length={length} was given for sequences of {self.kv_range[:, 1].tolist()} tokens: "
                 "pass at least 1 and at most what each holds."
             )
-        return replace(self, spans=np.stack([self.spans[:, 0], lengths], axis=1))
+        return replace(self, rows=self.rows.truncate(lengths), index=self.index.truncate(lengths))
 
-    def take(self, batch_indices: Any) -> Cache:
+    def take(self, batch_indices: Any, *, rows: Rows | None = None) -> Cache:
         """A cache of the sequences `batch_indices`, in that order, repeats allowed (beam search).
+
+        `rows` are the owner's reordered `BorrowedRows`, for a cache of those.
 
         Raises
         ------
         ValueError
             If the cache has no single batch axis, or an index is out of range.
         """
-        rows = read_array("batch_indices", batch_indices)
-        if len(self.lead) != 1:
-            raise ValueError(f"the cache has leading shape {self.lead}: take needs exactly one batch axis.")
-        if rows.ndim != 1 or rows.dtype.kind not in "iu" or not rows.size:
+        order = read_array("batch_indices", batch_indices)
+        if len(self.batch_shape) != 1:
+            raise ValueError(f"the cache has batch shape {self.batch_shape}: take needs exactly one batch axis.")
+        if order.ndim != 1 or order.dtype.kind not in "iu" or not order.size:
             raise ValueError(f"batch_indices={batch_indices!r} was given: pass a non-empty list of integers.")
-        if (rows < 0).any() or (rows >= self.lead[0]).any():
-            raise ValueError(f"batch_indices={rows.tolist()} was given: pass integers from 0 to {self.lead[0] - 1}.")
-        center = None if self.center is None else self.center[rows]
-        arrays = self.backend.take_rows(self.arrays, rows)
-        return replace(self, arrays=arrays, spans=self.spans[rows], lead=(len(rows),), center=center)
+        if (order < 0).any() or (order >= self.batch_shape[0]).any():
+            raise ValueError(
+                f"batch_indices={order.tolist()} was given: pass integers from 0 to {self.batch_shape[0] - 1}."
+            )
+        if rows is None:
+            taken = self.rows.take(order)
+        else:
+            taken = self._reordered(rows, order)
+        return replace(self, rows=taken, index=self.index.take(order, self.backend), batch_shape=(len(order),))
 
-    def with_method(self, method: Method) -> Cache:
+    def _reordered(self, rows: Any, order: Any) -> Rows:
+        kind = type(self.rows).__name__
+        if not isinstance(self.rows, OwnedElsewhere) or type(rows) is not type(self.rows):
+            raise TypeError(f"rows of type {type(rows).__name__} were given to a cache of {kind}: pass those, or none.")
+        given, array_type = rows.native()
+        want = (len(order), *self.rows.shape[1:])
+        if array_type != self.array_type or given.shape != want:
+            raise ValueError(f"rows of {array_type} {given.shape} were given: pass {self.array_type} rows {want}.")
+        return given.bind(self.kv_range[order], self.backend)
+
+    def with_method(self, method: Any) -> Cache:
         """This cache for another method that reads the same index; nothing is copied or hashed.
 
         Free to differ are settings that touch the query or the draws only, such as `temperature`, `query_map` and
@@ -178,13 +241,16 @@ class Cache:
         require_same_index(self.method, method)
         return replace(self, method=method)
 
-    def save(self, path: str | Path) -> None:
-        """Write a NumPy or torch CPU cache to one npz file, without pickle; `load_cache` reads it.
 
-        The method's class and settings are in the file, its code is not: for a class of your own pass `load_cache` a
-        method, too. Raises ValueError for a cache on a GPU, and for settings that are no numbers, strings, booleans or
-        None.
-        """
-        from socket_theory.core.storage import save_cache
-
-        save_cache(self, path)
+def require_same_index(prepared: Preparer, method: Any) -> None:
+    """TypeError if `method` is no Method, ValueError if its index is another one than that of `prepared`."""
+    if isinstance(method, type) or not hasattr(method, "index_recipe"):
+        raise TypeError(f"method is of type {type(method).__name__}: pass an estimator, such as Socket().")
+    have, want = dict(prepared.index_recipe), dict(method.index_recipe)
+    name = next((name for name in have | want if have.get(name) != want.get(name)), None)
+    if name is None:
+        return
+    why = f"{type(method).__name__} does not read the index of {type(prepared).__name__}"
+    if type(method) is type(prepared):
+        why = f"{name}={want[name]!r} was given and the index was made with {name}={have[name]!r}"
+    raise ValueError(f"{why}: prepare a cache with {method}.")

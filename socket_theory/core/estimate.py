@@ -38,8 +38,33 @@ class Stats:
 
 
 @dataclass(frozen=True, eq=False)
+class Outcome:
+    """What `Method.step` returns, in the arrays of the backend.
+
+    Parameters
+    ----------
+    value, lse : arrays [B, Hq, E] and [B, Hq]
+    used : int32 array [B, Hq, K]
+        Slots of the tokens used, ascending, padded with -1.
+    weighting : {"softmax", "angular"}
+        What the weights are whose total lse is the logarithm of: exp(logit), or a collision probability.
+    captured_mass : float array [B, Hq], optional
+        Exact softmax mass of the tokens used, where the method knows it.
+    carry : object, optional
+        For the next layer.
+    """
+
+    value: Any
+    lse: Any
+    used: Any
+    weighting: Kind = "softmax"
+    captured_mass: Any = None
+    carry: Any = None
+
+
+@dataclass(frozen=True, eq=False)
 class Estimate:
-    """The result of `attend`.
+    """The result of `attend`. For T new tokens of a sequence, every shape [..., Hq] is [..., Hq, T].
 
     Parameters
     ----------
@@ -53,6 +78,8 @@ class Estimate:
         Slots of the tokens used, ascending, padded with -1.
     stats : Stats
     kind : {"softmax", "angular"}
+    carry : object or None
+        What the method hands on to the next layer, for its `attend` to take; one a token, in a tuple, for T tokens.
     """
 
     value: Any
@@ -60,6 +87,7 @@ class Estimate:
     indices: Any
     stats: Stats
     kind: Kind = "softmax"
+    carry: Any = None
 
     @property
     def state(self) -> AttentionState:

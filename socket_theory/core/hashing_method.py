@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from socket_theory.core.hashing import Planes, SignHash
 from socket_theory.core.method import Method
-from socket_theory.core.rng import Key, require_rng_key
+from socket_theory.core.rng import Key
 
 
 @dataclass(frozen=True)
@@ -16,24 +17,26 @@ class HashingMethod(Method, abstract=True):
     num_planes: int = 10
     num_tables: int = 60
 
+    sample_type: ClassVar[type | None] = Planes
+
     def __post_init__(self) -> None:
         law = SignHash(self.num_tables, self.num_planes, 1)
         object.__setattr__(self, "num_tables", law.num_tables)
         object.__setattr__(self, "num_planes", law.num_planes)
 
-    def draw_planes(self, head_dim: int, key: Key | None, planes: Planes | None) -> Planes:
-        if (key is None) == (planes is None):
-            given = "neither" if key is None else "both"
-            raise ValueError(f"{given} of key and planes were given to {type(self).__name__}: pass exactly one.")
-        law = SignHash(self.num_tables, self.num_planes, head_dim)
-        if planes is None:
-            return law.draw(require_rng_key(key))
-        if not isinstance(planes, Planes):
-            raise TypeError(f"planes is of type {type(planes).__name__}: pass Planes(weights) or SignHash.draw(key).")
-        have = (planes.num_tables, planes.num_planes, planes.head_dim)
-        if have != (law.num_tables, law.num_planes, law.head_dim):
+    def law(self, head_dim: int) -> SignHash:
+        """What planes are drawn from."""
+        return SignHash(self.num_tables, self.num_planes, head_dim)
+
+    def draw(self, head_dim: int, key: Key) -> Planes:
+        return self.law(head_dim).draw(key)
+
+    def check_sample(self, sample: Planes, head_dim: int) -> None:
+        have, want = (
+            (sample.num_tables, sample.num_planes, sample.head_dim),
+            (self.num_tables, self.num_planes, head_dim),
+        )
+        if have != want:
             raise ValueError(
-                f"planes of (num_tables, num_planes, head_dim) = {have} were given: "
-                f"pass planes of {(law.num_tables, law.num_planes, law.head_dim)}."
+                f"planes of (num_tables, num_planes, head_dim) = {have} were given: pass planes of {want}."
             )
-        return planes

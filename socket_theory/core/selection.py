@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from socket_theory.core.checks import require_count, require_plain, require_positive
 
-Group = Literal["per_head", "shared"]
+Per = Literal["query_head", "kv_head"]
 Indices = NDArray[np.int32]
 
 
@@ -38,8 +38,8 @@ class Budget:
         the budget's tokens are left to be chosen by score. Where they fill `fraction` of a sequence, all of them and no
         others are kept, no score decides anything, and `attend` warns (`socket_theory.core.selection.ForcedTokensWarning`)
         with the length from which on scores decide.
-    group : {"per_head", "shared"}
-        "per_head": each query head keeps its own set, and a KV head reads their union. "shared": the query heads of a
+    per : {"query_head", "kv_head"}
+        "query_head": each query head keeps its own set, and a KV head reads their union. "kv_head": the query heads of a
         KV head keep one common set, fewer rows to read and more error for heads that look elsewhere. It is ranked by
         the sum of their scores: of soft weights on one scale, of shares of matching tables, or of exact logits, whose
         sum ranks alike whatever is subtracted from each head's. Scores of a method of your own are added as they are.
@@ -56,7 +56,7 @@ class Budget:
     fraction: float | None = None
     sink: int = 0
     window: int = 0
-    group: Group = "per_head"
+    per: Per = "query_head"
 
     def __post_init__(self) -> None:
         if (self.tokens is None) == (self.fraction is None):
@@ -74,8 +74,8 @@ class Budget:
             )
         if self.fraction is not None and self.fraction > 1:
             raise ValueError(f"fraction={self.fraction} was given: pass a share of the tokens in (0, 1].")
-        if self.group not in ("per_head", "shared"):
-            raise ValueError(f"group={self.group!r} was given: pass 'per_head' or 'shared'.")
+        if self.per not in ("query_head", "kv_head"):
+            raise ValueError(f"per={self.per!r} was given: pass 'query_head' or 'kv_head'.")
 
     def kept(self, kv_len: int) -> int:
         """How many of `kv_len` valid tokens are kept."""
@@ -153,7 +153,7 @@ def select_tokens(scores: NDArray[Any], budget: Budget) -> Indices:
 
 
 def sum_group(scores: NDArray[np.float32], num_kv_heads: int) -> NDArray[np.float32]:
-    """Scores summed over the query heads of each KV head, in head order and in float32 (`group="shared"`).
+    """Scores summed over the query heads of each KV head, in head order and in float32 (`per="kv_head"`).
 
     Shapes: [Hq, N] -> [Hkv, N].
     """

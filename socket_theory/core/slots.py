@@ -6,7 +6,6 @@ that would write into those is made in a copy, so every cache stays what it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 from weakref import finalize
@@ -31,19 +30,21 @@ def room_of(array: Array, axis: int) -> int:
     return int((array if buffer is None else buffer).shape[axis])
 
 
-def append_tokens(old: Mapping[str, Array], new: Mapping[str, Array], ends: Array, capacity: int) -> dict[str, Array]:
-    """A cache's arrays with new tokens behind `ends` [B], the token axis next to last in keys and values, else last."""
-    added = new["keys"].shape[-2]
-    slots = max(old["keys"].shape[-2], int(ends.max()) + added)
-    in_place = _claim(old["keys"], -2, ends, added)
-    arrays = {}
-    for name, array in old.items():
-        axis = -2 if name in ("keys", "values") else -1
-        arrays[name] = _lengthened(array, axis, slots, max(slots, capacity), ends + added, in_place)
-        for row, end in enumerate(ends):
-            written = np.moveaxis(arrays[name][row], axis, 0)[end : end + added]
-            written[...] = np.moveaxis(new[name][row], axis, 0)
-    return arrays
+def append_tokens(array: Array, new: Array, ends: Array, capacity: int, axis: int) -> Array:
+    """`array` [B, ...] with the slots of `new` behind `ends` [B] along `axis`, in its own buffer or in a copy."""
+    added = new.shape[axis]
+    slots = max(array.shape[axis], int(ends.max()) + added)
+    in_place = _claim(array, axis, ends, added)
+    lengthened = _lengthened(array, axis, slots, max(slots, capacity), ends + added, in_place)
+    for row, end in enumerate(ends):
+        np.moveaxis(lengthened[row], axis, 0)[end : end + added] = np.moveaxis(new[row], axis, 0)
+    return lengthened
+
+
+def beside(rows: Array, index: Array) -> Array:
+    """`index`, token axis last, with as much room as the `rows` [..., N, D] it is made of."""
+    slots = room_of(rows, -2)
+    return index if slots == index.shape[-1] else with_room(index, -1, slots, index.shape[-1])
 
 
 def _claim(array: Array, axis: int, ends: Array, added: int) -> bool:

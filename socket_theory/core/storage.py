@@ -1,37 +1,44 @@
-"""Caches as npz files: arrays, planes and a JSON header; bfloat16 is stored as its bits."""
+"""Caches as npz files: arrays and a JSON header; bfloat16 is stored as its bits."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from socket_theory.core.backend import Backend, resolve_backend
+from socket_theory.core.backend import resolve_backend
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import bfloat16, require_float
 from socket_theory.core.files import replacing
-from socket_theory.core.hashing import Planes
-from socket_theory.core.inputs import check_capacity, make_spans
+from socket_theory.core.index import Index, TokenIndex
+from socket_theory.core.inputs import check_capacity, make_kv_range
 from socket_theory.core.method import METHODS, Method
 from socket_theory.core.npz import read_npz
+from socket_theory.core.rows import DenseRows, NoRows, Rows
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_cache(cache: Cache, path: str | Path) -> None:
-    """Write a cache, whole or not at all. Raises ValueError if it is not on the NumPy backend, or a setting is no JSON
-    value."""
+    """Write a NumPy or torch CPU cache to one npz file, whole or not at all, without pickle; `load_cache` reads it.
+
+    The method's class and settings are in the file, its code is not: for a class of your own pass `load_cache` a
+    method, too. Rows that somebody else owns are written as copies.
+
+    Raises
+    ------
+    ValueError
+        For a cache on a GPU, and for settings that are no numbers, strings, booleans or None.
+    """
     if cache.backend.name != "numpy":
         raise ValueError(f"the cache is on backend {cache.backend.name!r}: only NumPy and torch CPU caches are saved.")
-    parts: dict[str, Any] = dict(cache.arrays) | {"spans": cache.spans}
-    parts |= {"planes": cache.planes.weights} if cache.planes else {}
-    parts |= {"center": cache.center} if cache.center is not None else {}
+    parts = {name: np.asarray(part) for name, part in _parts(cache).items()}
     bits = [name for name, part in parts.items() if str(part.dtype) == "bfloat16"]
     method, settings = type(cache.method), asdict(cache.method)
     if not _survives_json(settings):
@@ -41,7 +48,10 @@ def save_cache(cache: Cache, path: str | Path) -> None:
         "method": method.__name__,
         "own_class": METHODS.get(method.__name__) is not method,
         "settings": settings,
-        "lead": cache.lead,
+        "batch_shape": cache.batch_shape,
+        "shape": cache.rows.shape,
+        "value_dim": cache.rows.value_dim,
+        "dtypes": [str(dtype) for dtype in cache.rows.dtypes],
         "capacity": cache.capacity,
         "array_type": cache.array_type,
         "bfloat16": bits,
@@ -52,7 +62,7 @@ def save_cache(cache: Cache, path: str | Path) -> None:
 
 
 def load_cache(path: str | Path, *, method: Method | None = None) -> Cache:
-    """Read what `Cache.save` wrote.
+    """Read what `save_cache` wrote.
 
     Parameters
     ----------
@@ -92,7 +102,7 @@ def _naming(path: str | Path) -> Iterator[None]:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a cache of format {_FORMAT} ({type(error).__name__}: {error}): "
-            "pass a file that Cache.save wrote."
+            "pass a file that save_cache wrote."
         ) from error
 
 
@@ -114,43 +124,76 @@ def _survives_json(settings: dict[str, Any]) -> bool:
         return False
 
 
+def _parts(cache: Cache) -> dict[str, Any]:
+    """All arrays of a cache by the names they have in a file."""
+    parts: dict[str, Any] = {"kv_range": cache.kv_range}
+    if cache.method.keeps_rows:
+        parts |= {"keys": cache.keys, "values": cache.values}
+    parts |= {f"index.{name}": array for name, array in cache.index.arrays.items()}
+    parts |= {f"frozen.{name}": array for name, array in cache.index.frozen.items()}
+    if cache.sample is not None:
+        parts |= {f"sample.{field.name}": getattr(cache.sample, field.name) for field in fields(cache.sample)}
+    return parts
+
+
 def _cache(method: Method, header: dict[str, Any], parts: dict[str, Any]) -> Cache:
     """The cache of a header and its arrays; any error of Python's own or of a check where they do not fit."""
     for name in header["bfloat16"]:
         parts[name] = parts[name].view(bfloat16())
-    planes = Planes(parts.pop("planes")) if "planes" in parts else None
-    center, spans = parts.pop("center", None), parts.pop("spans")
-    kind, lead = header["array_type"], tuple(header["lead"])
-    if kind not in ("numpy", "torch"):
-        raise ValueError(f"array_type is {kind!r}")
+    array_type, batch_shape = header["array_type"], tuple(header["batch_shape"])
+    if array_type not in ("numpy", "torch"):
+        raise ValueError(f"array_type is {array_type!r}")
+    rows = _rows(method, header, parts, batch_shape)
+    frozen, stored = _named("frozen.", parts), _named("index.", parts)
+    made = _named("sample.", parts)
+    sample = method.sample_type(**made) if method.sample_type and made else None
+    if (sample is None) != (method.sample_type is None):
+        raise ValueError(f"its sample is {', '.join(made) or 'none'}")
+    if sample is not None:
+        method.check_sample(sample, rows.shape[3])
+    one = _index_of_one_token(method, rows, sample)
+    kept = rows if method.keeps_rows else NoRows.of(rows)
+    for here, there, per_token in ((stored, one.arrays, isinstance(one, TokenIndex)), (frozen, one.frozen, False)):
+        _require_alike(here, there, rows.shape[2] if per_token else None)
+    return Cache(method, kept, replace(one, arrays=stored, frozen=frozen), sample, batch_shape, array_type)
+
+
+def _named(prefix: str, parts: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): array for name, array in parts.items() if name.startswith(prefix)}
+
+
+def _rows(method: Method, header: dict[str, Any], parts: dict[str, Any], batch_shape: tuple[int, ...]) -> Rows:
+    shape, kv_range = tuple(header["shape"]), parts["kv_range"]
+    starts, lengths = (kv_range[:, side].reshape(batch_shape) for side in range(2))
+    kv_range, backend = make_kv_range(batch_shape, shape[2], starts, lengths), resolve_backend("numpy")
+    capacity = check_capacity(header["capacity"], shape[2])
+    if not method.keeps_rows:
+        dtypes = tuple(bfloat16() if name == "bfloat16" else np.dtype(name) for name in header["dtypes"])
+        return NoRows(shape, header["value_dim"], dtypes, kv_range, backend)
     keys, values = parts["keys"], parts["values"]
-    if keys.ndim != 4 or 0 in keys.shape or len(keys) != prod(lead) or values.shape[:-1] != keys.shape[:-1]:
-        raise ValueError(f"keys {keys.shape} and values {values.shape} do not fit the leading shape {lead}")
+    if keys.ndim != 4 or 0 in keys.shape or keys.shape != shape or values.shape != (*shape[:3], header["value_dim"]):
+        raise ValueError(f"keys {keys.shape} and values {values.shape} do not fit the shape {shape}")
+    if len(keys) != prod(batch_shape):
+        raise ValueError(f"keys {keys.shape} do not fit the batch shape {batch_shape}")
     for name in ("keys", "values"):
         require_float(name, parts[name].dtype)
-    starts, lengths = (spans[:, side].reshape(lead) for side in range(2))
-    spans = make_spans(lead, keys.shape[2], starts, lengths)
-    if center is not None and (center.shape != (*keys.shape[:2], keys.shape[3]) or center.dtype != keys.dtype):
-        raise ValueError(f"center is {center.dtype} {center.shape}")
-    backend = resolve_backend("numpy")
-    _require_index_of(method, backend, parts, planes, center)
-    return Cache(
-        method, parts, spans, lead, planes, center, check_capacity(header["capacity"], keys.shape[2]), kind, backend
+    return DenseRows(keys, values, kv_range, backend, capacity)
+
+
+def _index_of_one_token(method: Method, rows: Rows, sample: Any) -> Index:
+    """What the method makes of one token of zeros of the same dtype in each sequence."""
+    batch, heads, _, dim = rows.shape
+    keys, values = (
+        np.zeros((batch, heads, 1, size), dtype) for size, dtype in zip((dim, rows.value_dim), rows.dtypes, strict=True)
     )
+    return method.index(DenseRows(keys, values, np.tile([0, 1], (batch, 1)), rows.backend), sample, {})
 
 
-def _require_index_of(method: Method, backend: Backend, arrays: dict[str, Any], planes: Any, center: Any) -> None:
-    """ValueError unless the arrays are, but for the number of slots, those that the method makes of one token."""
-    keys, values = (np.zeros_like(arrays[name][:, :, :1]) for name in ("keys", "values"))
-    hashed = method.draw_planes(keys.shape[-1], None, planes)
-    whole = np.tile(np.array([0, 1]), (len(keys), 1))
-    if (center is None) != (method.choose_center(backend, keys, whole, None) is None):
-        raise ValueError(f"center does not belong to {method}")
-    index = method.index(backend, keys, values, whole, hashed, center)
-    stored = {name: array for name, array in arrays.items() if name not in ("keys", "values")}
-    if stored.keys() != index.keys():
-        raise ValueError(f"its index is {', '.join(stored) or 'empty'} and not {', '.join(index) or 'empty'}")
-    slots = arrays["keys"].shape[2]
-    for name, one in index.items():
-        if stored[name].dtype != one.dtype or stored[name].shape != (*one.shape[:-1], slots):
+def _require_alike(stored: dict[str, Any], expected: Mapping[str, Any], slots: int | None) -> None:
+    """ValueError unless arrays have the names, dtypes and shapes of those expected, but for the number of slots."""
+    if stored.keys() != expected.keys():
+        raise ValueError(f"its index is {', '.join(stored) or 'empty'} and not {', '.join(expected) or 'empty'}")
+    for name, one in expected.items():
+        want = one.shape if slots is None else (*one.shape[:-1], slots)
+        if stored[name].dtype != one.dtype or stored[name].shape != want:
             raise ValueError(f"{name} is {stored[name].dtype} of shape {stored[name].shape}")

@@ -7,15 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from socket_theory.core.array_types import callers_stream
-from socket_theory.core.baselines import head_uniforms, require_key
-from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_count, require_flag
-from socket_theory.core.estimate import Estimate
-from socket_theory.core.inputs import refuse
-from socket_theory.core.method import Method
+from socket_theory.core.draws import head_uniforms
+from socket_theory.core.estimate import Outcome
+from socket_theory.core.method import Method, require_key
 from socket_theory.core.rng import Key
-from socket_theory.core.selection import Budget
 from socket_theory.core.step import Step
 from socket_theory.santa.estimator import Santa
 from socket_theory.santa.query import (
@@ -69,6 +65,7 @@ class Bernoulli(Method):
     query_sampler: QuerySampler = "stratified"
     shared_query: bool = False
 
+    takes: ClassVar[frozenset[str]] = frozenset({"sm_scale", "key"})
     reads_every_key: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -76,47 +73,32 @@ class Bernoulli(Method):
         require_query_sampler("query_sampler", self.query_sampler)
         object.__setattr__(self, "shared_query", require_flag("shared_query", self.shared_query))
 
-    def attend(
-        self,
-        query: Any,
-        cache: Cache,
-        *,
-        budget: Budget | None = None,
-        sm_scale: float | None = None,
-        out_dtype: Any | None = None,
-        key: Key | None = None,
-    ) -> Estimate:
-        """One draw of the estimator. Requires `key`, into which request, layer and step are folded; takes no budget.
+    def step(self, step: Step) -> Outcome:
+        used = step.everything()
+        value, lse = step.backend.attend(self.sample_query(step, step.key), step.rows, used, step.sm_scale)
+        return Outcome(value, lse, used)
 
-        Shapes: query [..., Hq, D] -> value [..., Hq, E]. The draw of a head depends on the key and on its place in the
-        batch. Raises TypeError without a key, and as `Method.attend`.
-        """
-        refuse(self, budget=budget)
-        step = Step.start(self, query, cache, sm_scale, out_dtype)
-        drawn_by, everything = require_key(self, key), step.everything()
-        with callers_stream(cache.array_type):
-            asked = self.sample_query(step, drawn_by)
-            value, lse = cache.backend.attend(asked, cache.keys, cache.values, everything, step.sm_scale)
-            return step.finish(value, lse, everything)
-
-    def sample_query(self, step: Step, key: Key) -> Any:
+    def sample_query(self, step: Step, key: Key | None) -> Any:
         """q^ [B, Hq, D], float64 for float64 keys and else float32: 16 bits would round it with a bias."""
-        cache, (batch, _, dim) = step.cache, step.query.shape
-        wide = np.asarray(cache.backend.to_host(step.query)).astype(np.float64)
+        rows, (batch, _, dim) = step.rows, step.query.shape
+        wide = np.asarray(step.backend.to_host(step.query)).astype(np.float64)
         if self.shared_query:
-            grouped = wide.reshape(batch, cache.keys.shape[1], -1, dim)
+            grouped = wide.reshape(batch, rows.shape[1], -1, dim)
             hits = self._hits(group_magnitudes(grouped), step, key, grouped.shape[2])
             drawn = shared_sampled_queries(grouped, hits, self.num_vectors).reshape(wide.shape)
         else:
             drawn = sampled_query(wide, self._hits(wide, step, key, 1), self.num_vectors)
-        return cache.backend.to_device(drawn.astype(np.float64 if cache.keys.dtype.itemsize == 8 else np.float32))
+        double = np.dtype(rows.dtypes[0]).itemsize == 8
+        return step.backend.to_device(drawn.astype(np.float64 if double else np.float32))
 
-    def _hits(self, magnitudes: Any, step: Step, key: Key, heads_a_draw: int) -> Any:
+    def _hits(self, magnitudes: Any, step: Step, key: Key | None, heads_a_draw: int) -> Any:
         """Hits [B, H, D], at the uniforms of every `heads_a_draw`-th query head."""
         law, dim = firing_probabilities(magnitudes), magnitudes.shape[-1]
         if self.query_sampler == "stratified":
-            return stratified_hits(law, self.num_vectors, head_uniforms(key, step, np.arange(dim))[:, ::heads_a_draw])
-        points = head_uniforms(key, step, np.arange(self.num_vectors * dim))[:, ::heads_a_draw]
+            return stratified_hits(
+                law, self.num_vectors, head_uniforms(key, step.query.shape, np.arange(dim))[:, ::heads_a_draw]
+            )
+        points = head_uniforms(key, step.query.shape, np.arange(self.num_vectors * dim))[:, ::heads_a_draw]
         return iid_hits(law, points.reshape(*law.shape[:-1], self.num_vectors, dim))
 
 
@@ -151,5 +133,5 @@ class BernoulliSanta(Santa):
         """The method of its scores alone."""
         return Bernoulli(self.num_vectors, self.query_sampler, self.shared_query)
 
-    def scored_query(self, step: Step, key: Key) -> Any:
-        return self.scoring.sample_query(step, key.fold_in("query"))
+    def scored_query(self, step: Step) -> Any:
+        return self.scoring.sample_query(step, require_key(self, step.key).fold_in("query"))

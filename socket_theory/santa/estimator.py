@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.core.array_types import callers_stream
-from socket_theory.core.baselines import head_uniforms, require_key
-from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_count
-from socket_theory.core.estimate import Estimate
-from socket_theory.core.inputs import refuse
-from socket_theory.core.method import Method
-from socket_theory.core.rng import Key
-from socket_theory.core.selection import Budget, pad_rows
-from socket_theory.core.step import Step
+from socket_theory.core.sampler import Sampler
 from socket_theory.santa.samplers import iid_counts, stratified_counts, systematic_counts
 from socket_theory.santa.tiles import (
     flash_budgets,
@@ -35,7 +27,7 @@ _DEFAULT_TILE = 256
 
 
 @dataclass(frozen=True)
-class Santa(Method):
+class Santa(Sampler):
     """Attention whose value average is a sample: every key is read, and about `num_samples` values a head.
 
     With the softmax probabilities p_i of a query head over the N valid tokens and their values v_i, row i is drawn c_i
@@ -77,8 +69,6 @@ class Santa(Method):
     sampler: ValueSampler = "phase_carried"
     tile_len: int | None = None
 
-    reads_every_key: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_samples", require_count("num_samples", self.num_samples))
         if self.sampler not in get_args(ValueSampler):
@@ -89,78 +79,31 @@ class Santa(Method):
         elif self.tile_len is not None:
             raise ValueError(f"tile_len={self.tile_len} was given to sampler={self.sampler!r}, without tiles: drop it.")
 
-    def attend(
-        self,
-        query: Any,
-        cache: Cache,
-        *,
-        budget: Budget | None = None,
-        sm_scale: float | None = None,
-        out_dtype: Any | None = None,
-        key: Key | None = None,
-    ) -> Estimate:
-        """One draw of the estimator. Requires `key`, into which request, layer and step are folded; takes no budget.
-
-        Shapes: query [..., Hq, D] -> value [..., Hq, E]; indices are the distinct rows drawn. The draw of a head
-        depends on the key and on its place in the batch. Raises TypeError without a key, and as `Method.attend`.
-        """
-        refuse(self, budget=budget)
-        step = Step.start(self, query, cache, sm_scale, out_dtype)
-        drawn_by, backend = require_key(self, key), cache.backend
-        with callers_stream(cache.array_type):
-            asked = self.scored_query(step, drawn_by)
-            scores = backend.exact_scores(asked, cache.keys, cache.spans, step.sm_scale)
-            rows, indices, mass = self._draw(backend.to_host(scores), step, drawn_by)
-            value = backend.average(backend.to_device(rows), cache.values, cache.spans)[0]
-            lse = backend.attend(asked, cache.keys, cache.values, step.everything(), step.sm_scale)[1]
-            known = mass if asked is step.query else None  # other scores have another mass than the softmax's
-            return step.finish(value, lse, backend.to_device(indices), captured_mass=known)
-
-    def scored_query(self, step: Step, key: Key) -> Any:
-        """The query that scores the keys."""
-        return step.query
-
-    def row_weights(self, weights: Float, uniforms: Float) -> Float:
-        """What each value row is multiplied by, adding up to 1: weights [N] of the tokens, uniforms [M] -> [N].
+    def draws(self, law: Float, uniforms: Float) -> Float:
+        """What each value row is multiplied by, adding up to 1: weights `law` [N] of the tokens, uniforms [M] -> [N].
 
         M is S for "iid" and "stratified", 1 for "systematic" and "phase_carried", the number of tiles for the others.
         Raises ValueError for another number of them, and as `value_sampling.systematic_counts`.
         """
         samples, tile = self.num_samples, self.tile_len
-        needed = self.num_uniforms(len(weights))
+        needed = self.num_uniforms(len(law))
         if uniforms.shape != (needed,):
-            raise ValueError(f"uniforms have shape {uniforms.shape}: pass [{needed}] for {len(weights)} tokens.")
+            raise ValueError(f"uniforms have shape {uniforms.shape}: pass [{needed}] for {len(law)} tokens.")
         if self.sampler == "iid":
-            return iid_counts(weights, uniforms) / samples
+            return iid_counts(law, uniforms) / samples
         if self.sampler == "stratified":
-            return stratified_counts(weights, uniforms) / samples
+            return stratified_counts(law, uniforms) / samples
         if tile is None or self.sampler == "phase_carried":
-            return systematic_counts(weights, samples, uniforms[0], tile) / samples
-        masses = tile_masses(weights, tile)
+            return systematic_counts(law, samples, uniforms[0], tile) / samples
+        masses = tile_masses(law, tile)
         if self.sampler == "biased_prop":
-            return tiled_counts(weights, tile, largest_remainder(masses, samples), uniforms) / samples
+            return tiled_counts(law, tile, largest_remainder(masses, samples), uniforms) / samples
         flash = self.sampler == "flash"
         budgets = flash_budgets(len(masses), samples) if flash else floor_one_budgets(masses, samples)
-        return merge_by_mass(tiled_counts(weights, tile, budgets, uniforms), weights, tile, budgets)
+        return merge_by_mass(tiled_counts(law, tile, budgets, uniforms), law, tile, budgets)
 
     def num_uniforms(self, kv_len: int) -> int:
-        """How many uniforms `row_weights` takes for a sequence of `kv_len` tokens."""
+        """How many uniforms `draws` takes for a sequence of `kv_len` tokens."""
         if self.sampler in ("iid", "stratified"):
             return self.num_samples
         return 1 if self.tile_len is None or self.sampler == "phase_carried" else -(-kv_len // self.tile_len)
-
-    def _draw(self, scores: Any, step: Step, key: Key) -> tuple[Float, Any, Float]:
-        """Log row weights [B, Hq, N], the rows of positive weight [B, Hq, K], and their softmax mass [B, Hq]."""
-        spans = step.cache.spans
-        most = max(self.num_uniforms(int(length)) for length in spans[:, 1])
-        uniforms = head_uniforms(key, step, np.arange(most))
-        logs, mass, drawn = np.full(scores.shape, -np.inf), np.empty(scores.shape[:2]), []
-        for row, head in np.ndindex(*scores.shape[:2]):
-            start, length = (int(n) for n in spans[row])
-            weights = np.exp(scores[row, head, start : start + length].astype(np.float64))
-            rows = self.row_weights(weights, uniforms[row, head, : self.num_uniforms(length)])
-            hit = np.flatnonzero(rows)
-            logs[row, head, start + hit] = np.log(rows[hit])
-            mass[row, head] = weights[hit].sum() / weights.sum()
-            drawn.append((start + hit).astype(np.int32))
-        return logs, pad_rows(drawn).reshape(*mass.shape, -1), mass

@@ -7,13 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from socket_theory.core.backend import Backend
+from socket_theory.core.backend import operations
 from socket_theory.core.checks import MIN_VALUE_NORM, require_flag, require_norms, require_positive
-from socket_theory.core.hashing import QueryMap, query_map_bound
+from socket_theory.core.hashing import Planes, QueryMap, query_map_bound
 from socket_theory.core.hashing_method import HashingMethod
-from socket_theory.core.inputs import refuse
-from socket_theory.core.rng import Key
+from socket_theory.core.index import TokenIndex
+from socket_theory.core.rows import Rows
+from socket_theory.core.selector import Selector
 from socket_theory.core.step import Step
+from socket_theory.socket_lsh.operations import FAMILY, SocketOperations
 
 # Log weights of any accepted query stay finite down to here.
 LEAST_TEMPERATURE = 1e-30
@@ -43,11 +45,22 @@ class SoftHashing(HashingMethod, abstract=True):
         return self.num_planes * self.num_tables
 
 
-def checked_norms(backend: Backend, values: Any, spans: Any) -> Any:
+def hashed(rows: Rows, planes: Planes, frozen: dict[str, Any], *, norms: bool) -> TokenIndex:
+    """The codes of `rows`, and with `norms` the norms of their values: the index of SOCKET's methods."""
+    own = operations(FAMILY, rows.backend)
+    arrays = {"codes": own.hash_keys(rows.keys, rows.kv_range, planes, frozen.get("center"))}
+    if norms:
+        arrays["value_norms"] = _checked_norms(own, rows)
+    index: TokenIndex = own.index_type(arrays, frozen)
+    return index
+
+
+def _checked_norms(own: SocketOperations, rows: Rows) -> Any:
     """|v| rounded to bfloat16 [B, Hkv, N], or ValueError for a vector too short to be told from zero."""
-    norms = backend.value_norms(values, spans)
+    backend, values = rows.backend, rows.values
+    norms = own.value_norms(values, rows.kv_range)
     lengths = np.asarray(backend.to_host(norms)).astype(np.float64)
-    for row, (start, length) in enumerate(np.asarray(spans).tolist()):
+    for row, (start, length) in enumerate(np.asarray(rows.kv_range).tolist()):
         seen = slice(start, start + length)
         if (lengths[row, :, seen] < MIN_VALUE_NORM).any():
             # On the host, as a GPU may take the smallest numbers for zeros.
@@ -56,7 +69,7 @@ def checked_norms(backend: Backend, values: Any, spans: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Socket(SoftHashing):
+class Socket(SoftHashing, Selector):
     """Deterministic top-k decode: rank all tokens by soft hash collisions, attend exactly to the best.
 
     For a query q and the key k_i and value v_i of token i, all of one head:
@@ -136,20 +149,17 @@ class Socket(SoftHashing):
         """The paper's text: tanh without the division, scores times |v|."""
         return cls(query_map="tanh", value_weight=True)
 
-    def choose_center(self, backend: Backend, keys: Any, spans: Any, center: Any | None) -> Any | None:
-        if not self.center_keys:
-            refuse(self, center=center)
-            return None
-        return backend.mean_keys(keys, spans) if center is None else center
+    def freezes(self, rows: Rows) -> dict[str, tuple[int, ...]]:
+        _, heads, _, dim = rows.shape
+        return {"center": (heads, dim)} if self.center_keys else {}
 
-    def index(self, backend: Backend, keys: Any, values: Any, spans: Any, planes: Any, center: Any) -> dict[str, Any]:
-        codes = {"codes": backend.hash_keys(keys, spans, planes, center)}
-        return codes | ({"value_norms": checked_norms(backend, values, spans)} if self.value_weight else {})
+    def index(self, rows: Rows, sample: Planes, frozen: dict[str, Any]) -> TokenIndex:
+        if self.center_keys and "center" not in frozen:
+            frozen = {"center": operations(FAMILY, rows.backend).mean_keys(rows.keys, rows.kv_range)}
+        return hashed(rows, sample, frozen, norms=self.value_weight)
 
-    def scores(self, step: Step, key: Key | None) -> Any:
-        cache, backend = step.cache, step.cache.backend
-        shared = {"shared": True} if step.shared else {}
-        scores = backend.soft_scores(
-            step.query, cache.arrays["codes"], cache.spans, cache.planes, self.query_map, self.temperature, **shared
-        )
-        return backend.weigh_scores(scores, cache.arrays["value_norms"], **shared) if self.value_weight else scores
+    def scores(self, step: Step) -> Any:
+        own, arrays = operations(FAMILY, step.backend), step.index.arrays
+        at = (step.rows.kv_range, step.sample, self.query_map, self.temperature)
+        scores = own.soft_scores(step.query, arrays["codes"], *at, shared=step.shared)
+        return own.weigh_scores(scores, arrays["value_norms"], shared=step.shared) if self.value_weight else scores

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from socket_theory.core.backend import Backend
+from socket_theory.core.backend import operations
+from socket_theory.core.hashing import Planes
 from socket_theory.core.hashing_method import HashingMethod
-from socket_theory.core.rng import Key
+from socket_theory.core.index import TokenIndex
+from socket_theory.core.rows import Rows
+from socket_theory.core.selector import Selector
 from socket_theory.core.step import Step
+from socket_theory.socket_lsh.estimator import hashed
+from socket_theory.socket_lsh.operations import FAMILY
 
 
 @dataclass(frozen=True)
-class HardLSH(HashingMethod):
+class HardLSH(HashingMethod, Selector):
     """Top-k decode by hard hash collisions: the share of tables in which query and key have one code.
 
     A table has P Gaussian planes of length head_dim; the code of a vector x in it is the P signs of <w, x>, 0 counted
@@ -44,9 +49,9 @@ class HardLSH(HashingMethod):
     def nominal_bits(self) -> int:
         return self.num_planes * self.num_tables
 
-    def index(self, backend: Backend, keys: Any, values: Any, spans: Any, planes: Any, center: Any) -> dict[str, Any]:
-        return {"codes": backend.hash_keys(keys, spans, planes, center)}
+    def index(self, rows: Rows, sample: Planes, frozen: dict[str, Any]) -> TokenIndex:
+        return hashed(rows, sample, frozen, norms=False)
 
-    def scores(self, step: Step, key: Key | None) -> Any:
-        cache = step.cache
-        return cache.backend.hard_scores(step.query, cache.arrays["codes"], cache.spans, cache.planes)
+    def scores(self, step: Step) -> Any:
+        own = operations(FAMILY, step.backend)
+        return own.hard_scores(step.query, step.index.arrays["codes"], step.rows.kv_range, step.sample)

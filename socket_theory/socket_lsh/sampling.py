@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from socket_theory.core.array_types import callers_stream
-from socket_theory.core.backend import Backend
-from socket_theory.core.baselines import head_uniforms, require_key
+from socket_theory.core.backend import operations
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_count, require_flag
-from socket_theory.core.estimate import Estimate
-from socket_theory.core.inputs import refuse
-from socket_theory.core.rng import Key
-from socket_theory.core.selection import Budget
-from socket_theory.core.step import Step
-from socket_theory.socket_lsh.estimator import SoftHashing, checked_norms
+from socket_theory.core.draws import head_uniforms
+from socket_theory.core.estimate import Estimate, Outcome
+from socket_theory.core.hashing import Planes
+from socket_theory.core.index import TokenIndex
+from socket_theory.core.rows import Rows
+from socket_theory.core.step import Step, checked_query, checked_scale, finish, output_dtype
+from socket_theory.socket_lsh.estimator import SoftHashing, hashed
+from socket_theory.socket_lsh.operations import FAMILY
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class SocketSampling(SoftHashing):
     num_samples: int = 1024
     value_aware: bool = False
 
+    takes: ClassVar[frozenset[str]] = frozenset({"key"})
     query_side: ClassVar[tuple[str, ...]] = (*SoftHashing.query_side, "num_samples")
 
     def __post_init__(self) -> None:
@@ -86,42 +88,28 @@ class SocketSampling(SoftHashing):
         object.__setattr__(self, "num_samples", require_count("num_samples", self.num_samples))
         object.__setattr__(self, "value_aware", require_flag("value_aware", self.value_aware))
 
-    def index(self, backend: Backend, keys: Any, values: Any, spans: Any, planes: Any, center: Any) -> dict[str, Any]:
-        codes = {"codes": backend.hash_keys(keys, spans, planes, center)}
-        return codes | ({"value_norms": checked_norms(backend, values, spans)} if self.value_aware else {})
+    def index(self, rows: Rows, sample: Planes, frozen: dict[str, Any]) -> TokenIndex:
+        return hashed(rows, sample, frozen, norms=self.value_aware)
 
-    def attend(
-        self,
-        query: Any,
-        cache: Cache,
-        *,
-        budget: Budget | None = None,
-        sm_scale: float | None = None,
-        out_dtype: Any | None = None,
-        key: Key | None = None,
-    ) -> Estimate:
-        """One draw of the estimator. Requires `key`; takes neither budget nor sm_scale.
-
-        Shapes: query [..., Hq, D] -> value [..., Hq, E]; indices are the distinct tokens drawn. The draw of a head
-        depends on the key and on its place in the batch. Raises TypeError without a key, and as `Method.attend`.
-        """
-        refuse(self, budget=budget, sm_scale=sm_scale)
-        step = Step.start(self, query, cache, None, out_dtype)
-        points = head_uniforms(require_key(self, key), step, np.arange(self.num_samples))
-        norms = cache.arrays.get("value_norms")
-        with callers_stream(cache.array_type):
-            value, lse, indices = cache.backend.sample(self._log_scores(step), cache.values, cache.spans, norms, points)
-            return step.finish(value, lse, indices, kind="angular")
+    def step(self, step: Step) -> Outcome:
+        own, rows = operations(FAMILY, step.backend), step.rows
+        points = head_uniforms(step.key, step.query.shape, np.arange(self.num_samples))
+        norms = step.index.arrays.get("value_norms")
+        value, lse, used = own.sample(self._log_scores(step), rows.values, rows.kv_range, norms, points)
+        return Outcome(value, lse, used, "angular")
 
     def expectation(self, query: Any, cache: Cache, *, out_dtype: Any | None = None) -> Estimate:
-        """y_{tau,L} itself, which `attend` estimates without bias. Shapes and errors as `attend`."""
-        step = Step.start(self, query, cache, None, out_dtype)
+        """y_{tau,L} itself, which `attend` estimates without bias. Shapes and errors as `attend`, for one token."""
+        native = checked_query(query, cache, self)
+        if native.ndim != 3:
+            raise ValueError(f"query of shape {tuple(query.shape)} was given: pass one token per sequence.")
+        step = Step(native, cache, checked_scale(None, native.shape[-1]))
         with callers_stream(cache.array_type):
-            value, lse = cache.backend.average(self._log_scores(step), cache.values, cache.spans)
-            return step.finish(value, lse, step.everything(), kind="angular")
+            value, lse = step.backend.average(self._log_scores(step), step.rows)
+            dtype = native.dtype if out_dtype is None else output_dtype(out_dtype)
+            return finish(step, Outcome(value, lse, step.everything(), "angular"), dtype)
 
     def _log_scores(self, step: Step) -> Any:
-        cache = step.cache
-        return cache.backend.log_soft_scores(
-            step.query, cache.arrays["codes"], cache.spans, cache.planes, self.query_map, self.temperature
-        )
+        own, codes = operations(FAMILY, step.backend), step.index.arrays["codes"]
+        at = (step.rows.kv_range, step.sample, self.query_map, self.temperature)
+        return own.log_soft_scores(step.query, codes, *at)
