@@ -11,7 +11,7 @@ import numpy as np
 from socket_gpu.core._launch import settle
 from socket_gpu.core.backend import CupyBackend
 from socket_gpu.core.plan import PlannedStep
-from socket_gpu.santa.plan import draw as drawing
+from socket_gpu.santa import draw as drawing
 from socket_theory.core.baselines import require_key
 from socket_theory.core.cache import Cache
 from socket_theory.core.rng import Key

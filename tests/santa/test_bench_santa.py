@@ -10,16 +10,15 @@ import pytest
 
 pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
 
-from socket_gpu.santa.plan.plan import SantaPlan
-
 from socket_gpu.bench import stages
 from socket_gpu.bench.byte_model import santa_bytes
-from socket_gpu.bench.cases import SEED, Shape
 from socket_gpu.bench.clock import Timing
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import QUERIES, Inputs
+from socket_gpu.bench.shape import SEED, Shape
 from socket_gpu.core.backend import CupyBackend
-from socket_gpu.santa.plan import bench_step as santa_step
+from socket_gpu.santa import bench_step as santa_step
+from socket_gpu.santa.plan import SantaPlan
 from socket_theory import Key, Santa
 from socket_theory.core.attention import attention_logits
 from socket_theory.core.checks import bfloat16
