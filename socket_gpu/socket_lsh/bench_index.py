@@ -14,7 +14,7 @@ from socket_gpu.bench.clock import Clock, Timing, capture
 from socket_gpu.bench.inputs import Inputs, normal_bfloat16
 from socket_gpu.bench.rows import Row
 from socket_gpu.bench.shape import SEED
-from socket_gpu.socket_lsh import hash_keys as key_index
+from socket_gpu.socket_lsh import hash_keys
 from socket_gpu.socket_lsh.bench_step import index_bytes_a_token
 from socket_gpu.socket_lsh.cases import INDEX_SHAPE, RELEASED
 from socket_gpu.socket_lsh.codes import LANES
@@ -53,8 +53,8 @@ def _time_build(plan: DecodePlan, inputs: Inputs, clock: Clock) -> Timing:
     codes, norms = (plan.cache.arrays[name] for name in ("codes", "value_norms"))
 
     def build() -> None:
-        key_index.hash_into(codes, inputs.keys, plan.spans, plan.layout, plan.matrix, plan.center)
-        key_index.norms_into(norms, inputs.values, plan.spans)
+        hash_keys.hash_into(codes, inputs.keys, plan.spans, plan.layout, plan.matrix, plan.center)
+        hash_keys.norms_into(norms, inputs.values, plan.spans)
 
     build()
     replay = capture(build)
