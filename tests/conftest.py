@@ -76,7 +76,7 @@ def docs_extension() -> Callable[[str], ModuleType]:
 @pytest.fixture(scope="session")
 def cupy_on_cpu() -> ModuleType:
     """The module that stands in for CuPy where kernels are built for a CPU; skips without a compiler."""
-    module = _module(Path(__file__).parent / "unit" / "cuda_on_cpu" / "cupy_on_cpu.py")
+    module = _module(Path(__file__).parent / "core" / "cuda_on_cpu" / "cupy_on_cpu.py")
     if module.COMPILER is None:
         pytest.skip(module.INSTALL)
     return module

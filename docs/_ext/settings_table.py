@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from page_parts import Case, Row, best_dense, case_of, ratio, table
 
-from socket_gpu.bench.cases import RECOMMENDED
+from socket_gpu.socket_lsh.cases import RECOMMENDED
 from socket_theory import Socket
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ makes and uses up itself and what the L2 cache can hold: queries, look-up tables
 
 from __future__ import annotations
 
-from socket_gpu.bench.cases import Shape
+from socket_gpu.bench.shape import Shape
 
 ELEMENT = 2
 

@@ -7,9 +7,9 @@ from importlib import import_module
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_gpu.bench.cases import Shape
 from socket_gpu.bench.flash_infer import PAGE
 from socket_gpu.bench.inputs import QUERIES, Inputs
+from socket_gpu.bench.shape import Shape
 from socket_theory.core.checks import bfloat16
 from socket_theory.evaluate.capture import Capture
 

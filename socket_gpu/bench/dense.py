@@ -13,14 +13,13 @@ from typing import Any
 
 from socket_gpu.bench import gate
 from socket_gpu.bench.byte_model import dense_bytes
-from socket_gpu.bench.cases import SEED, Shape
 from socket_gpu.bench.clock import Clock, Timing
 from socket_gpu.bench.flash_infer import flash_infer_calls
 from socket_gpu.bench.inputs import Inputs
 from socket_gpu.bench.peers import Call, Tensors
 from socket_gpu.bench.rows import Row
 from socket_gpu.bench.sdpa import sdpa_calls
-from socket_gpu.socket_lsh.gate import sampled_rows
+from socket_gpu.bench.shape import SEED, Shape
 from socket_theory.core.attention import softmax_attention
 
 
@@ -55,7 +54,7 @@ class Truth:
     @classmethod
     def of(cls, inputs: Inputs, shape: Shape) -> Truth:
         rows, group = {}, shape.num_qo_heads // shape.num_kv_heads
-        for sequence, head in sampled_rows(shape.batch, shape.num_qo_heads, 2):
+        for sequence, head in gate.sampled_rows(shape.batch, shape.num_qo_heads, 2):
             keys, values = (array[sequence, head // group].get() for array in (inputs.keys, inputs.values))
             rows[sequence, head] = softmax_attention(inputs.queries[0, sequence, head].get(), keys, values).value
         return cls(rows, shape)

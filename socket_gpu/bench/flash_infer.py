@@ -6,8 +6,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from socket_gpu.bench.cases import Shape
 from socket_gpu.bench.peers import Call, Tensors
+from socket_gpu.bench.shape import Shape
 
 PAGE = 16
 WORKSPACE_BYTES = 256 * 2**20

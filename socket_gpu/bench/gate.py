@@ -16,10 +16,23 @@ Array = NDArray[Any]
 
 SCORE_ERROR = 0.02
 LEAST_CERTAIN = 0.99
+ROWS = 4
 
 
 class GateError(ValueError):
     """A result is wrong. Its speed is of no interest and is not shown."""
+
+
+def sampled_rows(batch: int, heads: int, count: int = ROWS) -> list[tuple[int, int]]:
+    """(sequence, head) of rows spread evenly from the first to the last."""
+    chosen = np.unique(np.linspace(0, batch * heads - 1, count).astype(int))
+    return [(int(row) // heads, int(row) % heads) for row in chosen]
+
+
+def poison(*arrays: Any) -> None:
+    """Overwrite arrays with NaN, or with -1 where they hold integers, so that nothing stale passes."""
+    for array in arrays:
+        array.view(np.uint8).fill(255)
 
 
 def require_codes(name: str, codes: Array, keys: Array, planes: Planes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from socket_gpu.bench.cases import SEED, Shape
+from socket_gpu.bench.shape import SEED, Shape
 from socket_theory.core.checks import bfloat16
 
 QUERIES = 8

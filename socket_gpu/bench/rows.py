@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from socket_gpu.bench.cases import Shape
 from socket_gpu.bench.clock import Timing
+from socket_gpu.bench.shape import Shape
 
 DENSE_METHODS = ("sdpa_flash", "sdpa_cudnn", "flashinfer")
 

@@ -11,9 +11,9 @@ OPTIONS = ("--std=c++17",)
 
 
 def kernel_source(file: str) -> str:
-    """The text of a kernel file with `common.cuh` in place of its include."""
-    folder = files("socket_gpu") / "kernels"
-    common = (folder / "common.cuh").read_text()
+    """The text of a kernel file, named as "core/attend.cu" is, with `core/common.cuh` in place of its include."""
+    folder = files("socket_gpu")
+    common = (folder / "core" / "common.cuh").read_text()
     return (folder / file).read_text().replace('#include "common.cuh"', common)
 
 

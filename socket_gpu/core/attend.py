@@ -90,7 +90,7 @@ def attend_into(
         raise ValueError(f"values have shape {values.shape} and keys {keys.shape}: pass values of the keys' head_dim.")
     pairs, heads_a_list, block = keys.shape[0] * keys.shape[1], buffers.partial.shape[2], buffers.block
     kernel = compiled(
-        "attend.cu",
+        "core/attend.cu",
         "attend",
         KV_T=element(keys),
         OUT=element(output),

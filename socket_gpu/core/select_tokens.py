@@ -72,7 +72,7 @@ def select_into(
     width = 1 if slots % 4 else 4
     checked("scores", scores, alignment=4 * width)
     macros = {"PER_THREAD": max(2, min(_MOST_HELD, held)), "BLOCKS_A_SM": 2 if crowded else 1, "WIDTH": width}
-    kernel = compiled("select.cu", "select_tokens", **macros)
+    kernel = compiled("core/select_tokens.cu", "select_tokens", **macros)
     launch(kernel, (parts, rows), _THREADS, arguments, "iiiiiild")
 
 
@@ -84,6 +84,6 @@ def _pairs_of_threads(tokens: int) -> int:
 def sum_group_into(total: Any, scores: Any) -> None:
     """Scores [B, Hq, N] added over each KV head's group in head order -> [B, Hkv, N]."""
     batch, heads, slots = scores.shape
-    kernel = compiled("select.cu", "sum_group", PER_THREAD=2, BLOCKS_A_SM=1, WIDTH=1)
+    kernel = compiled("core/select_tokens.cu", "sum_group", PER_THREAD=2, BLOCKS_A_SM=1, WIDTH=1)
     group = heads // total.shape[1]
     launch(kernel, (-(-slots // 256), batch * total.shape[1]), 256, [scores, total, slots, group], "li")

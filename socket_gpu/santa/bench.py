@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from socket_gpu.santa.plan.bench_step import measure_santa
-
 from socket_gpu.bench.captured import captured_shapes, layer_inputs
-from socket_gpu.bench.cases import Shape
 from socket_gpu.bench.clock import Clock
 from socket_gpu.bench.dense import measure_dense
 from socket_gpu.bench.inputs import Inputs, free_memory
 from socket_gpu.bench.record import announced, make_record
 from socket_gpu.bench.rows import Row
+from socket_gpu.bench.shape import Shape
+from socket_gpu.santa.bench_step import measure_santa
 from socket_theory.evaluate.capture import Capture
 from socket_theory.santa.estimator import Santa
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from socket_gpu.santa.plan.gate import checked_run, require_single_steps
-from socket_gpu.santa.plan.plan import SantaPlan
 
 from socket_gpu.bench.byte_model import santa_bytes
-from socket_gpu.bench.cases import SEED, Shape
 from socket_gpu.bench.clock import Clock, capture
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import Inputs
 from socket_gpu.bench.rows import Row
+from socket_gpu.bench.shape import SEED, Shape
 from socket_gpu.bench.stages import next_query, stage_us
+from socket_gpu.santa.gate import checked_run, require_single_steps
+from socket_gpu.santa.plan import SantaPlan
 from socket_theory.core.rng import Key
 from socket_theory.santa.estimator import Santa
 

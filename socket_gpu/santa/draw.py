@@ -74,7 +74,7 @@ def score_tiles_into(
     """Write scores [B * Hq, T * tile_len] in units of log 2 and states [B * Hq, T, 2] of (largest, mass)."""
     run = shape.tile_len * max(1, _RUN // shape.tile_len)
     kernel = compiled(
-        "tile_scores.cu",
+        "santa/tile_scores.cu",
         "score_tiles",
         KV_T=element(keys),
         MMA_T='"bf16"' if str(keys.dtype) == "bfloat16" else '"f16"',
@@ -103,7 +103,7 @@ def draw_values_into(
     """Write (value [B, Hq, D], lse [B, Hq], draws [B, Hq, M]) from (scores, states, values, spans), by (key, steps)."""
     (output, lse, draws), (scores, states, values, spans), (key, steps) = outputs, inputs, randomness
     kernel = compiled(
-        "value_draws.cu",
+        "santa/value_draws.cu",
         "draw_values",
         KV_T=element(values),
         OUT=element(output),

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from socket_gpu.santa.plan.draw_gate import DrawLaw, require_draws, require_exact_scores, require_lse
 
-from socket_gpu.bench.gate import GateError, require_value
-from socket_gpu.socket_lsh.gate import poison, sampled_rows
+from socket_gpu.bench.gate import GateError, poison, require_value, sampled_rows
+from socket_gpu.santa.draw_gate import DrawLaw, require_draws, require_exact_scores, require_lse
 from socket_theory.core.attention import attention_logits
 from socket_theory.core.rng import uniform
 

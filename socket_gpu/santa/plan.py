@@ -11,7 +11,7 @@ import numpy as np
 from socket_gpu.core._launch import settle
 from socket_gpu.core.backend import CupyBackend
 from socket_gpu.core.plan import PlannedStep
-from socket_gpu.santa.plan import draw as drawing
+from socket_gpu.santa import draw
 from socket_theory.core.baselines import require_key
 from socket_theory.core.cache import Cache
 from socket_theory.core.rng import Key
@@ -48,7 +48,7 @@ class SantaPlan(PlannedStep):
             raise TypeError(f"{method} has no GPU plan: pass a cache of Santa with sampler={' or '.join(SAMPLERS)}.")
         super().__init__(cache, num_qo_heads, sm_scale, out_dtype)
         self.method, self.key = method, require_key(method, key)
-        self.shape = drawing.TileShape.of(cache.keys, self.group, method)
+        self.shape = draw.TileShape.of(cache.keys, self.group, method)
         batch, _, _, dim = cache.keys.shape
         rows, tiles = batch * num_qo_heads, -(-self.slots // self.shape.tile_len)
         self.scores = cupy.empty((rows, tiles * self.shape.tile_len), dtype=np.float32)
@@ -56,7 +56,7 @@ class SantaPlan(PlannedStep):
         most = max(method.num_samples, tiles) if method.sampler == "flash" else method.num_samples
         self.draws = cupy.empty((batch, num_qo_heads, most), dtype=np.int32)
         self.steps = cupy.zeros(rows, dtype=np.uint64)
-        self.buffers = drawing.DrawBuffers.empty(rows, dim, most)
+        self.buffers = draw.DrawBuffers.empty(rows, dim, most)
         settle()
 
     def stages(self, query: Any) -> dict[str, Callable[[], None]]:
@@ -65,11 +65,11 @@ class SantaPlan(PlannedStep):
     def _score(self, query: Any) -> None:
         """Scores of every valid token and the softmax state of every tile."""
         keys, spans = self.cache.keys, self.spans
-        drawing.score_tiles_into(self.scores, self.states, query, keys, spans, self.sm_scale, self.shape)
+        draw.score_tiles_into(self.scores, self.states, query, keys, spans, self.sm_scale, self.shape)
 
     def _draw(self) -> None:
         """The draws and the average of their values; the step is counted."""
-        drawing.draw_values_into(
+        draw.draw_values_into(
             (self.value, self.lse, self.draws),
             (self.scores, self.states, self.cache.values, self.spans),
             self.method,

@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from socket_gpu.bench.captured import captured_shapes, layer_inputs
-from socket_gpu.bench.cases import INDEX, INDEX_SHAPE, RELEASED, Setting, Shape, cases
 from socket_gpu.bench.clock import Clock
 from socket_gpu.bench.dense import measure_dense
 from socket_gpu.bench.inputs import Inputs, free_memory
 from socket_gpu.bench.record import announced, make_record
 from socket_gpu.bench.rows import Row
+from socket_gpu.bench.shape import Shape
 from socket_gpu.socket_lsh.bench_index import measure_index
 from socket_gpu.socket_lsh.bench_step import measure_socket
+from socket_gpu.socket_lsh.cases import INDEX, INDEX_SHAPE, RELEASED, Setting, cases
 from socket_theory.evaluate.capture import Capture
 
 

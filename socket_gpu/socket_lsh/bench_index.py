@@ -10,14 +10,15 @@ import numpy as np
 
 from socket_gpu.bench import gate
 from socket_gpu.bench.byte_model import append_bytes, build_bytes
-from socket_gpu.bench.cases import INDEX_SHAPE, RELEASED, SEED
 from socket_gpu.bench.clock import Clock, Timing, capture
 from socket_gpu.bench.inputs import Inputs, normal_bfloat16
 from socket_gpu.bench.rows import Row
-from socket_gpu.socket_lsh import hash_keys as key_index
+from socket_gpu.bench.shape import SEED
+from socket_gpu.socket_lsh import hash_keys
 from socket_gpu.socket_lsh.bench_step import index_bytes_a_token
+from socket_gpu.socket_lsh.cases import INDEX_SHAPE, RELEASED
 from socket_gpu.socket_lsh.codes import LANES
-from socket_gpu.socket_lsh.gate import check_index, poison, sampled_rows
+from socket_gpu.socket_lsh.gate import check_index
 from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory.core.rng import Key
 
@@ -52,12 +53,12 @@ def _time_build(plan: DecodePlan, inputs: Inputs, clock: Clock) -> Timing:
     codes, norms = (plan.cache.arrays[name] for name in ("codes", "value_norms"))
 
     def build() -> None:
-        key_index.hash_into(codes, inputs.keys, plan.spans, plan.layout, plan.matrix, plan.center)
-        key_index.norms_into(norms, inputs.values, plan.spans)
+        hash_keys.hash_into(codes, inputs.keys, plan.spans, plan.layout, plan.matrix, plan.center)
+        hash_keys.norms_into(norms, inputs.values, plan.spans)
 
     build()
     replay = capture(build)
-    poison(codes, norms)
+    gate.poison(codes, norms)
     replay()
     check_index(plan.cache)
     return clock.time(replay)
@@ -91,7 +92,7 @@ def _check_appended(plan: DecodePlan, keys: Any, values: Any) -> None:
     host, slot = cache.backend.to_host, int(cache.spans[0].sum())
     if not (host(plan.spans) == cache.spans + np.array([0, 1])).all():
         raise gate.GateError("an append of one token did not lengthen every sequence by one.")
-    for sequence, head in sampled_rows(*cache.keys.shape[:2]):
+    for sequence, head in gate.sampled_rows(*cache.keys.shape[:2]):
         name = f"the token appended to sequence {sequence}, KV head {head}"
         key, value = host(keys[sequence, head]), host(values[sequence, head])
         stored = [host(array[sequence, head])[slot : slot + 1] for array in (cache.keys, cache.values)]

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from socket_gpu.bench.byte_model import socket_bytes
-from socket_gpu.bench.cases import SEED, Setting, Shape
 from socket_gpu.bench.clock import REPEATS, Clock, capture
-from socket_gpu.bench.gate import GateError
+from socket_gpu.bench.gate import GateError, poison
 from socket_gpu.bench.inputs import QUERIES, Inputs
 from socket_gpu.bench.rows import Row
+from socket_gpu.bench.shape import SEED, Shape
 from socket_gpu.bench.stages import next_query, stage_us
-from socket_gpu.socket_lsh.gate import check_index, check_step, poison
+from socket_gpu.socket_lsh.cases import Setting
+from socket_gpu.socket_lsh.gate import check_index, check_step
 from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory.core.cache import Cache
 from socket_theory.core.rng import Key

@@ -12,29 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socket_gpu.bench import gate
+from socket_gpu.bench.gate import sampled_rows
 from socket_gpu.socket_lsh.codes import LANES, CodeLayout
 from socket_theory.core.attention import softmax_attention
 from socket_theory.core.cache import Cache
 from socket_theory.core.numpy_backend import NumpyBackend
 
-ROWS, BLOCKS = 4, 128
-
-
-def sampled_rows(batch: int, heads: int, count: int = ROWS) -> list[tuple[int, int]]:
-    """(sequence, head) of rows spread evenly from the first to the last."""
-    chosen = np.unique(np.linspace(0, batch * heads - 1, count).astype(int))
-    return [(int(row) // heads, int(row) % heads) for row in chosen]
+BLOCKS = 128
 
 
 def sampled_blocks(slots: int) -> NDArray[np.int64]:
     """Blocks of 32 slots spread evenly from the first to the last full one."""
     return np.unique(np.linspace(0, slots // LANES - 1, BLOCKS).astype(np.int64))
-
-
-def poison(*arrays: Any) -> None:
-    """Overwrite arrays with NaN, or with -1 where they hold integers, so that nothing stale passes."""
-    for array in arrays:
-        array.view(np.uint8).fill(255)
 
 
 def check_index(cache: Cache) -> None:

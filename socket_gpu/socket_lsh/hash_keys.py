@@ -79,7 +79,7 @@ def hash_into(
     tile = 128 if splits * padded <= 384 else 64
     shared_bytes = 2 * (splits * tile + 64) * (padded + 8) + 4 * tile * (layout.num_planes + 1)
     kernel = compiled(
-        "hash_keys.cu",
+        "socket_lsh/hash_keys.cu",
         "hash_keys",
         KV_T=element(keys),
         HEAD_DIM=dim,
@@ -100,7 +100,7 @@ def norms_into(norms: Any, values: Any, spans: Any, *, append: bool = False) -> 
     """Write |v| as bfloat16 [B, Hkv, N]."""
     batch, heads, rows, dim = values.shape
     unused = {"TILE": 64, "DIM16": 16, "SPLITS": 1, "WORDS": 1, "RINGS": 1, "TABLES": 1, "PLANES": 1}
-    kernel = compiled("hash_keys.cu", "value_norms", KV_T=element(values), HEAD_DIM=dim, **unused)
+    kernel = compiled("socket_lsh/hash_keys.cu", "value_norms", KV_T=element(values), HEAD_DIM=dim, **unused)
     arguments = [values, norms, spans, heads, rows, norms.shape[2], append]
     launch(kernel, (-(-rows // 32), batch * heads), 256, arguments, "illi")
 
@@ -111,12 +111,12 @@ def append_into(slots: Any, rows: Any, spans: Any) -> None:
     packs = dim * rows.dtype.itemsize // 16
     grid = (-(-tokens * packs // 256), batch * heads)
     arguments = [rows, slots, spans, heads, tokens, slots.shape[2], packs]
-    launch(compiled("append.cu", "copy_rows"), grid, 256, arguments, "illi")
+    launch(compiled("core/append.cu", "copy_rows"), grid, 256, arguments, "illi")
 
 
 def advance_spans(spans: Any, status: Any, tokens: int, num_slots: int) -> None:
     """Lengthen every span by `tokens` where it fits in `num_slots`, else set status bit 0."""
-    kernel = compiled("append.cu", "advance_spans")
+    kernel = compiled("core/append.cu", "advance_spans")
     launch(kernel, (-(-len(spans) // 128),), 128, [spans, status, len(spans), tokens, num_slots], "ill")
 
 

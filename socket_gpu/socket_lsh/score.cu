@@ -5,20 +5,20 @@
 //    collisions, written 2 / (1 + exp(-+2h/tau)), which is exact at both ends; 1 or 0 for hard ones.
 // 2. Look-up tables with the products of all 2^PLANES codes (of both halves of a code beyond LOW_BITS). 32 tables lie
 //    side by side, entry i of table t in word [i][t]: table t is bank t. One ring of 32 is held at a time.
-// 3. A lane owns a token, and field s of lane j is table s ^ j (layout.py): at every step 32 lanes read 32 banks,
+// 3. A lane owns a token, and field s of lane j is table s ^ j (codes.py): at every step 32 lanes read 32 banks,
 //    whatever their codes are. Sums over other rings wait in shared memory, `tile` blocks of 32 tokens.
 //
 // BYTES (MODE 0): an entry is 4 bytes, a head each, floor((w - lowest) / step + t / 32): the dither t / 32 of table t
 //   keeps equal products of many tables from being rounded alike. Integers are summed, so no order of sums matters.
-//   Errors are told by byte_table_error (scoring.py), more for queries so short that all products are within 2%. Beyond
+//   Errors are told by byte_table_error (score.py), more for queries so short that all products are within 2%. Beyond
 //   LOW_BITS only for hard collisions, whose halves are combined by AND.
 // FLOAT (MODE 1): an entry is one head's float; a group takes a pass a head.
 //
-// planes [row tiles, K16, 32 lanes] of matrix fragments, row l * PLANES + p (key_index.py); codes [B*Hkv, slot blocks,
+// planes [row tiles, K16, 32 lanes] of matrix fragments, row l * PLANES + p (hash_keys.py); codes [B*Hkv, slot blocks,
 // ALL_RINGS, PLANES, 32 lanes]; scores [B, Hq, slots], or [B, Hkv, slots] if SHARED, the sum over the group in head
 // order. More than RINGS rings take further launches with `accumulate`; norms, if any, come with the last.
-// With survivors != null, unforced tokens whose score reaches their row's floor are also listed for select.cu, warp by
-// warp in shared memory, then in survivors [rows, capacity], whose counts may pass the capacity.
+// With survivors != null, unforced tokens whose score reaches their row's floor are also listed for select_tokens.cu,
+// warp by warp in shared memory, then in survivors [rows, capacity], whose counts may pass the capacity.
 //
 // Cost a token and KV head: 4 * RINGS * PLANES bytes, and a look-up, a shift, a mask and two dot products a table.
 // 32/8 heads, 131072 tokens, P=10, L=60, on an H100, with the query's side: v1, two tables of 2^5 half2 entries,

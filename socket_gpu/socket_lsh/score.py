@@ -96,7 +96,7 @@ def score_into(
         rings = min(MOST_RINGS, layout.rings - first)
         final = first + rings == layout.rings
         kernel = compiled(
-            "score.cu",
+            "socket_lsh/score.cu",
             "score",
             QUERY_T=element(query),
             SPLITS={"bfloat16": 1, "float16": 2}.get(str(query.dtype), 3),

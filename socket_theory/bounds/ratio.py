@@ -8,7 +8,7 @@ divided by the realised Z-bar spends no probability on it. Common arguments:
 - `value_radius`: D = max |v_i - y_tau|, so |X_l| <= B D;
 - `mass`: Z_tau = sum_i kappa_i, the exact normaliser;
 - `realised_mass`: Z-bar = sum_i w-bar_i, of the same tables as the estimate;
-- `second_moment`: s^2 = E |X|^2, see `residual_moments`.
+- `second_moment`: s^2 = E |X|^2, the first of `residual.ResidualMoments`.
 
 Every inverse `*_tables` returns the smallest L whose radius is at most epsilon.
 """

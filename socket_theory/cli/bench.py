@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from socket_gpu import missing_requirement
-from socket_gpu.bench.cases import GROUP_NAMES
+from socket_gpu.socket_lsh.cases import GROUP_NAMES
 from socket_theory.cli.columns import Column, print_fitted
 from socket_theory.cli.deliver import deliver, say
 from socket_theory.cli.messages import plain_messages
@@ -81,7 +81,7 @@ def santa_command(capture_path: Path | None, json_output: Output | None, commit:
     Exits with 1, and shows no speed, if any result fails its gate, and with 2 without a usable GPU.
     """
     _require_gpu()
-    from socket_gpu.santa.plan.bench import bench_santa
+    from socket_gpu.santa.bench import bench_santa
 
     def bench(known: str, announce: _Announce) -> dict[str, Any]:
         return bench_santa(_loaded(capture_path), known, announce)

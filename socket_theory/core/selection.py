@@ -36,8 +36,8 @@ class Budget:
     sink, window : int
         The first `sink` and the last `window` valid tokens, the current one included, are always kept. Raised, fewer of
         the budget's tokens are left to be chosen by score. Where they fill `fraction` of a sequence, all of them and no
-        others are kept, no score decides anything, and `attend` warns (`socket_theory.core.selection.ForcedTokensWarning`)
-        with the length from which on scores decide.
+        others are kept, no score decides anything, and `attend` warns
+        (`socket_theory.core.selection.ForcedTokensWarning`) with the length from which on scores decide.
     per : {"query_head", "kv_head"}
         "query_head": each query head keeps its own set, and a KV head reads their union. "kv_head": the query heads of a
         KV head keep one common set, fewer rows to read and more error for heads that look elsewhere. It is ranked by

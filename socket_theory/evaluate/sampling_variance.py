@@ -1,6 +1,6 @@
 """The exact variance of sampled attention on long contexts, and the power of the sample size that it falls with.
 
-These are the traces of `value_sampling_moments` (N3-N5) in O(N E) memory, where enumerating cells of counts takes
+These are the traces of `santa.law` (N3-N5) in O(N E) memory, where enumerating cells of counts takes
 O(N^2): nothing is drawn.
 """
 

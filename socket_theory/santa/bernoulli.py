@@ -33,7 +33,7 @@ class Bernoulli(Method):
     Feature i of the query q, of D = head_dim, fires in each of B ternary vectors with probability
     pi_i = |q_i| / max_j |q_j|. With hits_i the number of vectors it fired in, q^_i = sign(q_i) max_j |q_j| hits_i / B,
     so E q^ = q (N11). Logits are sm_scale <q^, k_j>, unbiased for those of q; their softmax is not unbiased, because it
-    is no linear function of them (`query_sampling.softmax_bias`, N12).
+    is no linear function of them (`santa.query.softmax_bias`, N12).
 
     The lse is that of the sampled scores, on average above the exact one: a merge with exact states, which nothing
     forbids, gives this part too much weight and is biased by that too. Key features that never fire need no reading,

@@ -35,7 +35,7 @@ class Santa(Sampler):
     averages its own draws, weighed by the exact mass of the tile). A step reads all keys and the distinct rows drawn,
     so half of dense attention's bytes is the least where values are as long as keys.
 
-    Unbiased for `Dense` with every sampler but "biased_prop", whose bias is `value_sampling_moments.prop_bias`. The lse
+    Unbiased for `Dense` with every sampler but "biased_prop", whose bias is `santa.law.prop_bias`. The lse
     is the exact one, so a sampled state merges with exact ones and stays unbiased. Rows are drawn by the scores that
     selection ranks by, which every backend rounds to float32, float64 inputs too: on the reference that moves the mean
     by at most about 2^-23 ln(N) max|v|.
@@ -83,7 +83,7 @@ class Santa(Sampler):
         """What each value row is multiplied by, adding up to 1: weights `law` [N] of the tokens, uniforms [M] -> [N].
 
         M is S for "iid" and "stratified", 1 for "systematic" and "phase_carried", the number of tiles for the others.
-        Raises ValueError for another number of them, and as `value_sampling.systematic_counts`.
+        Raises ValueError for another number of them, and as `santa.samplers.systematic_counts`.
         """
         samples, tile = self.num_samples, self.tile_len
         needed = self.num_uniforms(len(law))

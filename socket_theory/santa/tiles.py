@@ -17,7 +17,7 @@ _ROUNDING = 1e-9
 
 
 def tile_masses(weights: Float, tile_len: int) -> Float:
-    """w_t: weights [N] -> [T], adding up to 1. Raises as `value_sampling.require_law`."""
+    """w_t: weights [N] -> [T], adding up to 1. Raises as `santa.samplers.require_law`."""
     masses = split_tiles(require_law(weights), tile_len).sum(axis=1)
     return np.asarray(masses / masses.sum())
 
@@ -42,7 +42,7 @@ def flash_budgets(num_tiles: int, num_samples: int) -> Int:
 def largest_remainder(masses: Float, num_samples: int) -> Int:
     """floor(S w_t), and one more for the largest fractions until they add up to S; a tie goes to the later tile. N10.
 
-    Shapes: masses [T] -> [T]. Raises as `value_sampling.require_law`, and ValueError if they do not add up to 1.
+    Shapes: masses [T] -> [T]. Raises as `santa.samplers.require_law`, and ValueError if they do not add up to 1.
     """
     shares, samples = require_law(masses, "masses"), require_count("num_samples", num_samples)
     if abs(shares.sum() - 1) > _ROUNDING:

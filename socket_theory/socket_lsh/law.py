@@ -1,6 +1,6 @@
 """Exact laws of soft collisions with one table of P planes: means, second moments, pair moments (S3-S6, S15).
 
-The planes are independent, so every moment of a product of bits is the P-th power of a moment of one bit (`bit_law`).
+The planes are independent, so every moment of a product of bits is the P-th power of a moment of one bit (`bit`).
 """
 
 from __future__ import annotations

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from socket_gpu.bench import byte_model, dense
-from socket_gpu.bench.cases import GROUP_NAMES, INDEX, RECOMMENDED, RELEASED, Setting, Shape, cases, keeping
 from socket_gpu.bench.clock import Timing
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import Inputs
 from socket_gpu.bench.peers import Call, Tensors
 from socket_gpu.bench.rows import Row, row_records
+from socket_gpu.bench.shape import Shape
+from socket_gpu.socket_lsh.cases import GROUP_NAMES, INDEX, RECOMMENDED, RELEASED, Setting, cases, keeping
 from socket_theory import Budget, Key, Socket
 from socket_theory.cli.evaluate import attention_command
 from socket_theory.core.attention import softmax_attention

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from socket_gpu import missing_requirement
-from socket_gpu.bench.cases import GROUP_NAMES
 from socket_gpu.bench.gate import GateError
-from socket_gpu.santa.plan import bench as santa
+from socket_gpu.santa import bench as santa
 from socket_gpu.socket_lsh import bench as decode
+from socket_gpu.socket_lsh.cases import GROUP_NAMES
 from socket_theory.cli import bench, main
 
 ROW = {

@@ -12,8 +12,8 @@ from socket_theory.core.rng import Key
 from socket_theory.santa.samplers import iid_counts, stratified_counts, systematic_counts
 from socket_theory.santa.tiles import flash_budgets, floor_one_budgets
 
-BOUNDS, CLAIMS, ROOT_HALF = "socket_theory.bounds.", "socket_theory.claims.socket_", 0.5**0.5
-SANTA = "socket_theory.claims.santa_"
+BOUNDS, CLAIMS, ROOT_HALF = "socket_theory.bounds.", "socket_theory.socket_lsh.claims.", 0.5**0.5
+SANTA = "socket_theory.santa.claims."
 SCALED_RADII = [
     ("S8.hoeffding", CLAIMS + "concentration", "hoeffding_radius", ROOT_HALF),
     ("S8.bernstein", CLAIMS + "concentration", "bernstein_radius", ROOT_HALF),
@@ -23,12 +23,12 @@ SCALED_RADII = [
     ("S9.bernstein", CLAIMS + "table_moments", "bernstein_ratio_radius", 0.55),
     ("S9.chebyshev", CLAIMS + "table_moments", "chebyshev_radius", 0.6),
     ("S9.fourth-moment", CLAIMS + "table_moments", "fourth_moment_radius", 0.7),
-    ("S10.hoeffding", BOUNDS + "sampling", "hoeffding_radius", ROOT_HALF),
-    ("S10.bernstein", BOUNDS + "sampling", "bernstein_radius", ROOT_HALF),
+    ("S10.hoeffding", BOUNDS + "importance", "hoeffding_radius", ROOT_HALF),
+    ("S10.bernstein", BOUNDS + "importance", "bernstein_radius", ROOT_HALF),
     ("N5.koksma", SANTA + "variance", "koksma_radius", 0.9),
     ("N8.bound", SANTA + "budgets", "rounded_mass", 0.9),
     ("N8.bound", SANTA + "budgets", "rounded_mass_bound", 0.9),
-    ("N13.draws", BOUNDS + "sampling", "bernstein_radius", 0.5),
+    ("N13.draws", BOUNDS + "importance", "bernstein_radius", 0.5),
     ("S15.tables", CLAIMS + "temperature", "signal_to_noise", 0.9),
     ("S15.tables", CLAIMS + "temperature", "signal_to_noise", 1.1),
 ]

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from socket_gpu.santa.plan.plan import SantaPlan
 
 from socket_gpu.core import backend, requirements
+from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory import Budget, Key, Santa, Socket
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from socket_gpu.santa.plan.plan import SantaPlan
 
 from socket_gpu.core.select_tokens import sum_group_into
+from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.codes import CodeLayout
 from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_gpu.socket_lsh.score import Collision

@@ -22,18 +22,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from socket_gpu.santa.plan.plan import SantaPlan
 
 import socket_gpu
 from socket_gpu.core._compile import OPTIONS, kernel_source, macro_options
 from socket_gpu.core.backend import CupyBackend
+from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory import Budget, HardLSH, Key, Santa, Socket
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.hashing_method import HashingMethod
 
 INSTALL = "pip install nvidia-cuda-nvrtc nvidia-cuda-runtime (or: pip install --group dev)"
-KERNELS = Path(socket_gpu.__file__).parent / "kernels"
+KERNELS = Path(socket_gpu.__file__).parent
 SHARED_BYTES = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}
 ARCHITECTURES = sorted(SHARED_BYTES)
 
@@ -130,7 +130,7 @@ def launches_of(steps: list[tuple[Any, ...]], arch: str, santa_steps: Sequence[t
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", StandIn("cupy"))
         patch.setattr("socket_gpu.core.backend.missing_requirement", lambda: None)
-        for found in pkgutil.iter_modules(socket_gpu.__path__, "socket_gpu."):
+        for found in pkgutil.walk_packages(socket_gpu.__path__, "socket_gpu."):
             for fake in fakes:
                 if hasattr(import_module(found.name), fake.__name__):
                     patch.setattr(f"{found.name}.{fake.__name__}", fake)
@@ -266,24 +266,25 @@ def test_launches_with_many_tables_fit_in_the_shared_memory(arch: str) -> None:
 
 def test_every_kernel_of_the_sources_is_launched() -> None:
     pattern = r"__global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\("
-    written = {(f.name, name) for f in KERNELS.glob("*.cu") for name in re.findall(pattern, f.read_text())}
+    sources = {file.relative_to(KERNELS).as_posix(): file.read_text() for file in KERNELS.glob("*/*.cu")}
+    written = {(file, name) for file, source in sources.items() for name in re.findall(pattern, source)}
     assert len(written) >= 8
     assert written == {(launch.program.file, launch.name) for launch in launches_of(STEPS, "sm_90", SANTA_STEPS)}
 
 
 def test_sources_include_only_headers_that_every_installation_has() -> None:
-    for file in KERNELS.iterdir():
+    for file in KERNELS.glob("*/*.cu*"):
         for name in re.findall(r"#\s*include\s*[<\"](.+?)[>\"]", file.read_text()):
             assert name in ("cuda_fp16.h", "cuda_bf16.h", "common.cuh") or name.startswith(("cuda/std/", "cub/")), file
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_broken_source_is_reported(nvrtc: NVRTC, arch: str) -> None:
-    good = kernel_source("append.cu")
+    good = kernel_source("core/append.cu")
     assert nvrtc.compile_source(good, arch).status == 0
     broken = nvrtc.compile_source(good.replace("spans[", "spends["), arch)
     assert broken.status != 0
     assert 'identifier "spends" is undefined' in broken.log
-    unset = nvrtc.compile_program(Program("attend.cu", ()), arch)
+    unset = nvrtc.compile_program(Program("core/attend.cu", ()), arch)
     assert unset.status != 0
     assert "HEAD_DIM" in unset.log

@@ -28,7 +28,7 @@ def select(cupy_on_cpu: ModuleType) -> Callable[..., Any]:
     A floor given as an array is also written to.
     """
     macros = macro_options({"PER_THREAD": 2, "BLOCKS_A_SM": 1, "WIDTH": 4})
-    kernel = cupy_on_cpu.Kernel(kernel_source("select.cu"), macros, "select_tokens")
+    kernel = cupy_on_cpu.Kernel(kernel_source("core/select_tokens.cu"), macros, "select_tokens")
 
     def selected(
         scores: Any,

@@ -75,7 +75,7 @@ class Device:
         return DecodePlan(cache, num_qo_heads=query.shape[1], budget=budget, **options)
 
     def santa_plan(self, cache: Cache, query: Any, **options: Any) -> Any:
-        from socket_gpu.santa.plan.plan import SantaPlan
+        from socket_gpu.santa.plan import SantaPlan
 
         return SantaPlan(cache, num_qo_heads=query.shape[1], **({"key": self.key} | options))
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import cupy
 import numpy as np
-from socket_gpu.santa.plan.plan import SantaPlan
 
 import socket_gpu
 from socket_gpu.core.backend import CupyBackend
+from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory import Budget, HardLSH, Key, Santa, Socket
 from socket_theory.core.checks import bfloat16
@@ -71,7 +71,7 @@ def record_launches() -> set[str]:
 
         return fetch
 
-    for found in pkgutil.iter_modules(socket_gpu.__path__, "socket_gpu."):
+    for found in pkgutil.walk_packages(socket_gpu.__path__, "socket_gpu."):
         module = import_module(found.name)
         if hasattr(module, "compiled") and not found.name.endswith("_compile"):
             module.compiled = recording(module.compiled)
@@ -144,7 +144,7 @@ def launch_every_kernel() -> None:
     select_wide_rows()
     cupy.cuda.Device().synchronize()
     pattern = r"__global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\("
-    sources = (Path(socket_gpu.__file__).parent / "kernels").glob("*.cu")
+    sources = Path(socket_gpu.__file__).parent.glob("*/*.cu")
     missed = {name for file in sources for name in re.findall(pattern, file.read_text())} - seen
     if missed:
         raise SystemExit(f"kernels that no step launched: {', '.join(sorted(missed))}. Add a step that does.")

@@ -10,16 +10,15 @@ import pytest
 
 pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
 
-from socket_gpu.santa.plan.plan import SantaPlan
-
 from socket_gpu.bench import stages
 from socket_gpu.bench.byte_model import santa_bytes
-from socket_gpu.bench.cases import SEED, Shape
 from socket_gpu.bench.clock import Timing
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import QUERIES, Inputs
+from socket_gpu.bench.shape import SEED, Shape
 from socket_gpu.core.backend import CupyBackend
-from socket_gpu.santa.plan import bench_step as santa_step
+from socket_gpu.santa import bench_step as santa_step
+from socket_gpu.santa.plan import SantaPlan
 from socket_theory import Key, Santa
 from socket_theory.core.attention import attention_logits
 from socket_theory.core.checks import bfloat16
@@ -183,7 +182,7 @@ def numpy_kernels(monkeypatch):
     monkeypatch.setattr("socket_gpu.santa.draw.shared_memory_limit", lambda: 227 * 1024)
     monkeypatch.setattr("socket_gpu.santa.draw.multiprocessors", lambda: 132)
     monkeypatch.setattr("socket_gpu.core.plan.checked", lambda name, array, *_, **__: array)
-    for module in ("planning", "santa"):
+    for module in ("core.plan", "santa.plan"):
         monkeypatch.setattr(f"socket_gpu.{module}.settle", lambda: None)
     monkeypatch.setattr(Santa, "prepare", lambda *arguments: prepare(*arguments, backend=CupyBackend()))
     for module in (santa_step, stages):

@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
 
 from socket_gpu.bench import captured, record
-from socket_gpu.bench.cases import Shape
 from socket_gpu.bench.clock import Timing
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import QUERIES, Inputs
 from socket_gpu.bench.rows import Row, row_records
-from socket_gpu.santa.plan import bench as santa
+from socket_gpu.bench.shape import Shape
+from socket_gpu.santa import bench as santa
 from socket_gpu.socket_lsh import bench as decode
 from socket_theory import Key, Santa
 from socket_theory.core.checks import bfloat16

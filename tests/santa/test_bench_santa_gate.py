@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from socket_gpu.santa.plan.draw_gate import DrawLaw, require_draws, require_exact_scores, require_lse
 
 from socket_gpu.bench.gate import GateError
+from socket_gpu.santa.draw_gate import DrawLaw, require_draws, require_exact_scores, require_lse
 from socket_theory import Key, Santa
 from socket_theory.core.rng import uniform
 from socket_theory.santa.tiles import flash_budgets, tiled_counts

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from socket_gpu.santa.plan.draw_gate import DrawLaw, require_draws
 
 from socket_gpu.core import _compile
-from socket_gpu.santa.plan import draw as drawing
+from socket_gpu.santa import draw as drawing
+from socket_gpu.santa.draw_gate import DrawLaw, require_draws
 from socket_theory import Key, Santa
 from socket_theory.core.rng import uniform
 
@@ -137,7 +137,7 @@ def test_masses_before_tiles_are_added_in_double(gpu_on_cpu: Any) -> None:
 @pytest.fixture
 def at_offset(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
     """Builds the kernel with an offset in the place of its random number: no key is known that gives such a one."""
-    source, random = _compile.kernel_source("value_draws.cu"), "return (double)(c[0] >> 11) * 0x1p-53;"
+    source, random = _compile.kernel_source("santa/value_draws.cu"), "return (double)(c[0] >> 11) * 0x1p-53;"
     assert random in source
 
     def build_at(offset: float) -> None:

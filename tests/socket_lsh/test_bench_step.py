@@ -11,11 +11,12 @@ pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
 
 from socket_gpu.bench import stages
 from socket_gpu.bench.byte_model import socket_bytes
-from socket_gpu.bench.cases import RELEASED, Setting, Shape
 from socket_gpu.bench.clock import Timing
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import QUERIES, Inputs
+from socket_gpu.bench.shape import Shape
 from socket_gpu.socket_lsh import bench_step as socket_step
+from socket_gpu.socket_lsh.cases import RELEASED, Setting
 from socket_gpu.socket_lsh.codes import CodeLayout
 from socket_theory import Budget, Key, Socket
 from socket_theory.core.checks import bfloat16

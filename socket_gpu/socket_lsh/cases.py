@@ -1,29 +1,15 @@
-"""What is measured: shapes of a decode step, and settings of SOCKET at each."""
+"""What is measured of SOCKET: shapes of a decode step, and settings at each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from socket_gpu.bench.shape import Shape
 from socket_theory.core.selection import Budget
 from socket_theory.socket_lsh.estimator import Socket
 
-SEED = 0
 INDEX = "index"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A decode step over caches of equal length, in bfloat16."""
-
-    batch: int
-    num_qo_heads: int
-    num_kv_heads: int
-    kv_len: int
-    head_dim: int = 128
-
-    def __str__(self) -> str:
-        return f"batch {self.batch}, {self.num_qo_heads}/{self.num_kv_heads} heads, {self.kv_len} tokens"
 
 
 @dataclass(frozen=True)
