@@ -43,7 +43,7 @@ class Block:
         state = heads * (dim + 2) * np.dtype(dtype).itemsize
         if state > _STATES:
             raise ValueError(
-                f"{heads} query heads of head_dim={dim} share a list: pass a budget with group='per_head'."
+                f"{heads} query heads of head_dim={dim} share a list: pass a budget with per='query_head'."
             )
         return cls(pieces // lanes, lanes, 32 * max(1, min(8, 1 << (_STATES // state).bit_length() - 1)))
 

@@ -136,7 +136,7 @@ class CupyBackend:
     def select(self, scores: Any, spans: Any, budget: Budget, num_kv_heads: int) -> Any:
         cupy, (batch, heads, slots) = self.cupy, scores.shape
         group = heads // num_kv_heads
-        if budget.group == "shared":
+        if budget.per == "kv_head":
             total = cupy.empty((batch, num_kv_heads, slots), dtype=np.float32)
             selecting.sum_group_into(total, scores)
             scores = total
@@ -144,7 +144,7 @@ class CupyBackend:
         indices = cupy.empty((batch, scores.shape[1], kept), dtype=np.int32)
         lengths = cupy.empty((batch, scores.shape[1]), dtype=np.int32)
         selecting.select_into(indices, lengths, scores, self._spans(spans), budget)
-        return cupy.repeat(indices, group, axis=1) if budget.group == "shared" else indices
+        return cupy.repeat(indices, group, axis=1) if budget.per == "kv_head" else indices
 
     def attend(self, query: Any, keys: Any, values: Any, indices: Any, sm_scale: float) -> tuple[Any, Any]:
         cupy, (batch, heads, dim) = self.cupy, query.shape

@@ -52,7 +52,7 @@ class PlannedStep:
         batch, heads, self.slots, dim = cache.keys.shape
         self.group = require_head_ratio(require_count("num_qo_heads", num_qo_heads), heads)
         self.sm_scale = 1 / float(np.sqrt(dim)) if sm_scale is None else require_positive("sm_scale", sm_scale)
-        self.spans = cupy.asarray(cache.spans)
+        self.spans = cupy.asarray(cache.kv_range)
         self.status = cupy.zeros(1, dtype=np.uint32)
         wide = np.float64 if cache.keys.dtype.itemsize == 8 else np.float32
         dtype = cache.keys.dtype if out_dtype is None else output_dtype(out_dtype)

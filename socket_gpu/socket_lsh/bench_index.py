@@ -89,8 +89,8 @@ def _time_append(plan: DecodePlan, clock: Clock) -> Timing:
 
 def _check_appended(plan: DecodePlan, keys: Any, values: Any) -> None:
     cache = plan.cache
-    host, slot = cache.backend.to_host, int(cache.spans[0].sum())
-    if not (host(plan.spans) == cache.spans + np.array([0, 1])).all():
+    host, slot = cache.backend.to_host, int(cache.kv_range[0].sum())
+    if not (host(plan.spans) == cache.kv_range + np.array([0, 1])).all():
         raise gate.GateError("an append of one token did not lengthen every sequence by one.")
     for sequence, head in gate.sampled_rows(*cache.keys.shape[:2]):
         name = f"the token appended to sequence {sequence}, KV head {head}"
@@ -100,5 +100,5 @@ def _check_appended(plan: DecodePlan, keys: Any, values: Any) -> None:
             raise gate.GateError(f"the key or value of {name} was not stored.")
         words = host(cache.arrays["codes"][sequence, head])[slot // LANES :]
         codes = plan.layout.unpack(words, slot % LANES + 1)[:, -1:]
-        gate.require_codes(name, codes, key, cache.planes)
+        gate.require_codes(name, codes, key, cache.sample)
         gate.require_norms(name, host(cache.arrays["value_norms"][sequence, head])[slot : slot + 1], value)

@@ -37,7 +37,7 @@ def check_index(cache: Cache) -> None:
     for sequence, head in sampled_rows(*cache.keys.shape[:2]):
         name = f"sequence {sequence}, KV head {head}"
         slots, codes, norms = _sampled_index(cache, sequence, head)
-        gate.require_codes(name, codes, _host(cache, cache.keys[sequence, head])[slots], cache.planes)
+        gate.require_codes(name, codes, _host(cache, cache.keys[sequence, head])[slots], cache.sample)
         if norms is not None:
             gate.require_norms(name, norms, _host(cache, cache.values[sequence, head])[slots])
 
@@ -56,7 +56,7 @@ def check_step(plan: Any, query: Any) -> None:
     except RuntimeError as error:
         raise gate.GateError(str(error)) from error
     indices, value, queries = (_host(cache, array) for array in (plan.indices, plan.value, query))
-    again = cache.backend.select(plan.scores, cache.spans, budget, cache.keys.shape[1])
+    again = cache.backend.select(plan.scores, cache.kv_range, budget, cache.keys.shape[1])
     if not np.array_equal(indices, _host(cache, again)):
         raise gate.GateError("the planned selection differs from the backend's selection of the same scores.")
     if not np.isfinite(value.astype(np.float32)).all():
@@ -65,7 +65,7 @@ def check_step(plan: Any, query: Any) -> None:
     for sequence, head in sampled_rows(*queries.shape[:2]):
         name, kv_head = f"sequence {sequence}, query head {head}", head // group
         kept, one = indices[sequence, head], queries[sequence, head]
-        scores = _host(cache, plan.scores[sequence, head])[: cache.spans[sequence, 1]]
+        scores = _host(cache, plan.scores[sequence, head])[: cache.kv_range[sequence, 1]]
         slots, codes, norms = _sampled_index(cache, sequence, kv_head)
         gate.require_scores(name, scores[slots], _reference_scores(cache, one, codes, norms))
         gate.require_selection(name, kept, scores, budget)
@@ -79,8 +79,8 @@ def _host(cache: Cache, array: Any) -> Any:
 
 def _sampled_index(cache: Cache, sequence: int, head: int) -> tuple[Any, Any, Any]:
     """Sampled slots [n] of a KV head, their codes [L, n], and their norms [n] if the index has any."""
-    layout = CodeLayout(cache.planes.num_tables, cache.planes.num_planes)
-    blocks = sampled_blocks(int(cache.spans[sequence, 1]))
+    layout = CodeLayout(cache.sample.num_tables, cache.sample.num_planes)
+    blocks = sampled_blocks(int(cache.kv_range[sequence, 1]))
     slots = (blocks[:, None] * LANES + np.arange(LANES)).reshape(-1)
     codes = layout.unpack(_host(cache, cache.arrays["codes"][sequence, head])[blocks], len(slots))
     if "value_norms" not in cache.arrays:
@@ -91,6 +91,6 @@ def _sampled_index(cache: Cache, sequence: int, head: int) -> tuple[Any, Any, An
 def _reference_scores(cache: Cache, query: Any, codes: Any, norms: Any) -> Any:
     method: Any = cache.method
     reference, spans = NumpyBackend(), np.array([[0, codes.shape[1]]])
-    settings = (spans, cache.planes, method.query_map, method.temperature)
+    settings = (spans, cache.sample, method.query_map, method.temperature)
     scores = reference.soft_scores(query[None, None], codes[None, None], *settings)
     return (scores if norms is None else reference.weigh_scores(scores, norms[None, None]))[0, 0]

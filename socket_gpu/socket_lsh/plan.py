@@ -27,7 +27,7 @@ class DecodePlan(PlannedStep):
     """SOCKET's or hard LSH's decode step over one cache.
 
     `run(query)` writes `value` [B, Hq, D], `lse` [B, Hq] (natural log), `indices` int32 [B, rows, K] and `lengths`
-    [B, rows]; rows are query heads, or KV heads for group="shared". `append(keys, values)` adds tokens in place and
+    [B, rows]; rows are query heads, or KV heads for per="kv_head". `append(keys, values)` adds tokens in place and
     lengthens the spans on the device, so both may be captured in one CUDA graph and replayed. Kernels are compiled in
     the first call of each: make one before capturing. The first step, and a head whose scores fall far below the last
     step's, selects from all scores, which takes longer; `searches` counts how often each row did. Beside the outputs a
@@ -52,7 +52,7 @@ class DecodePlan(PlannedStep):
         self.method, self.budget = method, require_budget(budget)
         batch, heads, _, dim = cache.keys.shape
         self.layout = CodeLayout(method.num_tables, method.num_planes)
-        self.fragments, self.matrix = key_index.plane_fragments(cache.planes), key_index.hash_matrix(cache.planes)
+        self.fragments, self.matrix = key_index.plane_fragments(cache.sample), key_index.hash_matrix(cache.sample)
         self.center = None if cache.center is None else cupy.ascontiguousarray(cache.center.astype(np.float64))
         self.codes, self.norms = cache.arrays["codes"], cache.arrays.get("value_norms")
         self.collision = (
@@ -61,7 +61,7 @@ class DecodePlan(PlannedStep):
             else scoring.Collision("hard")
         )
         rounds = scoring.passes(self.collision.entry(self.layout, dim, self.group), self.group)
-        shared = budget.group == "shared"
+        shared = budget.per == "kv_head"
         self.fused = not shared or (rounds == 1 and self.layout.rings <= scoring.MOST_RINGS)
         rows = heads if shared else num_qo_heads
         self.scores = cupy.empty((batch, rows if self.fused else num_qo_heads, self.codes.shape[2] * 32), np.float32)

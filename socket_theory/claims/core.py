@@ -52,10 +52,10 @@ def _merge(context: Context, merge: Merge) -> Measurement:
 def _contents(cache: Cache) -> list[NDArray[Any]]:
     """Every array of the cache at its valid slots, sequence by sequence."""
     contents = []
-    for row, (start, length) in enumerate(cache.spans):
+    for row, (start, length) in enumerate(cache.kv_range):
         valid = slice(start, start + length)
-        for name, array in cache.arrays.items():
-            contents.append(array[row][:, valid] if name in ("keys", "values") else array[row][..., valid])
+        contents += [array[row][:, valid] for array in (cache.keys, cache.values)]
+        contents += [array[row][..., valid] for array in cache.index.arrays.values()]
     return contents
 
 
@@ -66,11 +66,11 @@ def _differences(cache: Cache, expected: Cache) -> int:
 
 def _prepare_again(cache: Cache, keys: Float, values: Float) -> Cache:
     """All tokens of one sequence prepared anew, with the mean key they have now."""
-    end = int(cache.spans.sum())
+    end = int(cache.kv_range.sum())
     whole = (
         np.concatenate([old[..., :end, :], new], axis=-2) for old, new in ((cache.keys, keys), (cache.values, values))
     )
-    return cache.method.prepare(*whole, planes=cache.planes, kv_start=cache.kv_start)
+    return cache.method.prepare(*whole, sample=cache.sample, kv_start=cache.kv_start)
 
 
 def _append(context: Context, append: Append) -> Measurement:
@@ -80,12 +80,14 @@ def _append(context: Context, append: Append) -> Measurement:
     planes = SignHash(6, 9, 16).draw(context.key)
     for kv_len, pieces in ((1, (1, 1, 70)), (63, (1, 2)), (130, (64,))):
         keys, values = 3 + rng.standard_normal((2, 1, 2, kv_len + sum(pieces), 16))
-        first = method.prepare(keys[..., :kv_len, :], values[..., :kv_len, :], planes=planes)
+        first = method.prepare(keys[..., :kv_len, :], values[..., :kv_len, :], sample=planes)
         grown, end = first, kv_len
         for count in pieces:
             grown = append(grown, keys[..., end : end + count, :], values[..., end : end + count, :])
             end += count
-        differences += _differences(grown, method.prepare(keys, values, planes=planes, center=first.center))
+        differences += _differences(
+            grown, method.prepare(keys, values, sample=planes, center=first.index.frozen["center"])
+        )
         differences += _differences(grown.truncate(kv_len), first)
     return Measurement(differences, 0)
 
@@ -96,8 +98,8 @@ def _take(context: Context, permute: bool) -> Measurement:
     method, planes = Socket(num_planes=9, num_tables=6, center_keys=True), SignHash(6, 9, 16).draw(context.key)
     keys, values = rng.standard_normal((2, 3, 2, 40, 16))
     starts = np.array([0, 7, 39])
-    batch = method.prepare(keys, values, planes=planes, kv_start=starts)
-    alone = method.prepare(keys[order], values[order], planes=planes, kv_start=starts[order])
+    batch = method.prepare(keys, values, sample=planes, kv_start=starts)
+    alone = method.prepare(keys[order], values[order], sample=planes, kv_start=starts[order])
     return Measurement(_differences(batch.take(order if permute else sorted(order)), alone), 0)
 
 

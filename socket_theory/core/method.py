@@ -78,7 +78,7 @@ class Method:
     def check_sample(self, sample: Any, head_dim: int) -> None:
         """ValueError for a sample of `sample_type` that does not fit the settings or `head_dim`."""
 
-    def freezes(self, rows: Rows) -> dict[str, tuple[int, ...]]:
+    def freezes(self, num_kv_heads: int, head_dim: int) -> dict[str, tuple[int, ...]]:
         """What `index` measures on the first tokens unless it is passed to `prepare`: shapes behind [B], by name."""
         return {}
 
@@ -314,7 +314,7 @@ class Method:
         self, frozen: dict[str, Any], rows: Rows, array_type: str, batch_shape: tuple[int, ...]
     ) -> dict[str, Any]:
         """What was passed instead of being measured, by name, as arrays [B, ...] of the backend."""
-        known = self.freezes(rows)
+        known = self.freezes(rows.shape[1], rows.shape[3])
         refuse(self, **{name: array for name, array in frozen.items() if name not in known})
         return {
             name: check_frozen(name, array, array_type, batch_shape, known[name], rows.dtypes[0])

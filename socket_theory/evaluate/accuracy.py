@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from socket_theory.core.attention import attention_logits, weighted_state
 from socket_theory.core.cache import Cache
-from socket_theory.core.hashing import SignHash
-from socket_theory.core.hashing_method import HashingMethod
 from socket_theory.core.method import Method
 from socket_theory.core.rng import Key
 from socket_theory.core.selection import Budget
@@ -25,7 +23,6 @@ from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.choice import by_number, forced_only, warn_without_choice
 from socket_theory.evaluate.contenders import Contender, contenders
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
-from socket_theory.socket_lsh.estimator import Socket
 
 Float = NDArray[np.float64]
 _MEASURES = ("density", "captured_mass", "recall", "relative_error")
@@ -109,7 +106,7 @@ def measure_layer(
                 q[:, time],
                 caches[row].truncate(int(position) + 1),
                 budget=by_number(contender.budget(budget), int(position) + 1),
-                key=key.fold_in(contender.name, int(position)) if contender.draws else None,
+                key=key.fold_in(contender.name, int(position)) if "key" in contender.method.takes else None,
                 out_dtype=np.float64,
             )
             bits[row] = estimate.stats.nominal_bits, estimate.stats.bits_per_token
@@ -131,9 +128,9 @@ def _prepare(k: NDArray[Any], v: NDArray[Any], prefill: int, field: Sequence[Con
 
 def _index_arguments(method: Method, k: NDArray[Any], prefill: int, key: Key) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
-    if isinstance(method, HashingMethod):
-        arguments["planes"] = SignHash(method.num_tables, method.num_planes, k.shape[-1]).draw(key)
-    if isinstance(method, Socket) and method.center_keys:
+    if method.sample_type is not None:
+        arguments["key"] = key
+    if "center" in method.freezes(len(k), k.shape[-1]):
         arguments["center"] = k[:, :prefill].mean(axis=1, dtype=np.float64)
     return arguments
 

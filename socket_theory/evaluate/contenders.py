@@ -21,15 +21,13 @@ TEMPERATURES: dict[QueryMap, tuple[float, ...]] = {"tanh_scaled": (0.3, 0.4, 1.0
 
 @dataclass(frozen=True)
 class Contender:
-    """A method under the name it has in the results; whether it takes the budget, and a key at every step.
+    """A method under the name it has in the results.
 
     `fraction` is the share of the tokens it keeps where that is its own and not the run's.
     """
 
     name: str
     method: Method
-    selects: bool = True
-    draws: bool = False
     fraction: float | None = None
 
     @property
@@ -38,7 +36,7 @@ class Contender:
 
     def budget(self, run: Budget) -> Budget | None:
         """What it keeps in a run with the budget `run`; None for a method that selects nothing."""
-        if not self.selects:
+        if "budget" not in self.method.takes:
             return None
         return run if self.fraction is None else replace(run, tokens=None, fraction=self.fraction)
 
@@ -46,13 +44,13 @@ class Contender:
 def contenders(num_samples: int) -> list[Contender]:
     """The rows of `evaluate attention`, in order; `num_samples` is what the sampling estimator draws."""
     return [
-        Contender("dense", Dense(), selects=False),
+        Contender("dense", Dense()),
         Contender("oracle_top_k", OracleTopK()),
         Contender("window", Window()),
-        Contender("random", RandomTokens(), draws=True),
+        Contender("random", RandomTokens()),
         Contender("hard_lsh", HardLSH()),
         *(Contender("socket", method) for method in socket_grid()),
-        Contender("socket_sampling", SocketSampling(num_samples=num_samples), selects=False, draws=True),
+        Contender("socket_sampling", SocketSampling(num_samples=num_samples)),
     ]
 
 

@@ -20,10 +20,10 @@ from socket_theory.core.baselines import OracleTopK
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_count
 from socket_theory.core.hashing import QueryMap, SignHash
-from socket_theory.core.method import Method
 from socket_theory.core.rng import Key
 from socket_theory.core.selection import rank_keys
-from socket_theory.core.step import Step
+from socket_theory.core.selector import Selector
+from socket_theory.core.step import Step, checked_scale
 from socket_theory.core.workers import results_of
 from socket_theory.socket_lsh.estimator import Socket
 from socket_theory.socket_lsh.hard_lsh import HardLSH
@@ -124,7 +124,7 @@ def run_trial(methods: Sequence[Ranker], ks: Sequence[int], size: RankingSize, k
         shape = (method.num_tables, method.num_planes)
         if shape not in caches:
             planes = SignHash(*shape, size.head_dim).draw(key)
-            caches[shape] = method.prepare(keys, keys[..., :1], planes=planes)
+            caches[shape] = method.prepare(keys, keys[..., :1], sample=planes)
     truth = scores_of(OracleTopK(), query, next(iter(caches.values())))
     measured = []
     for method in methods:
@@ -133,10 +133,10 @@ def run_trial(methods: Sequence[Ranker], ks: Sequence[int], size: RankingSize, k
     return np.stack(measured)
 
 
-def scores_of(method: Method, query: Float, cache: Cache) -> Float:
+def scores_of(method: Selector, query: Float, cache: Cache) -> Float:
     """What a decode step of `method` ranks by: query [Hq, D] over a cache of one sequence -> [Hq, N]."""
-    step = Step.start(method, query, replace(cache, method=method), None, None)
-    return np.asarray(method.scores(step, None)[0], dtype=np.float64)
+    step = Step(query[None], replace(cache, method=method), checked_scale(None, query.shape[-1]))
+    return np.asarray(method.scores(step)[0], dtype=np.float64)
 
 
 def agreement(truth: Float, scores: Float, ks: Sequence[int]) -> Float:

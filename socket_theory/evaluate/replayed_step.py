@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory.core.attention import attention_logits
-from socket_theory.core.baselines import head_uniforms
+from socket_theory.core.draws import head_uniforms
 from socket_theory.core.rng import Key
 from socket_theory.core.step import Step
-from socket_theory.santa.bernoulli import Bernoulli, BernoulliSanta
+from socket_theory.santa.bernoulli import Bernoulli
 from socket_theory.santa.cost import DecodeShape
 from socket_theory.santa.estimator import Santa
 from socket_theory.santa.tiles import largest_remainder, tile_masses
@@ -56,13 +56,13 @@ class ReplayedStep:
     @classmethod
     def of(cls, step: Step, keys: Float, values: Float, field: Sequence[Sampled], key: Key) -> ReplayedStep:
         """Shapes: keys, values [Hkv, n, D]. Samplers draw from `key`, Bernoulli scores from `key.fold_in("query")`."""
-        ways = dict.fromkeys([None, *map(scoring_of, field)])
+        ways = dict.fromkeys([None, *(method.scoring for method in field)])
         laws = {way: Law.of(way, step, keys, key.fold_in("query")) for way in ways}
         return cls(step, values, key, laws, average(laws[None].mass, values))
 
     def measure(self, method: Sampled) -> Float:
         """MEASURES of one draw [Hq, 6]. Error and bias are absolute where the exact output is 0."""
-        law, groups = self.laws[scoring_of(method)], len(self.values)
+        law, groups = self.laws[method.scoring], len(self.values)
         rows, read = self._draw(method, law.mass)
         of_group, key_share = union(read, groups).sum(axis=-1), union(law.features, groups).mean(axis=-1)
         shape = DecodeShape(read.shape[1], len(read), groups, self.values.shape[-1])
@@ -81,13 +81,13 @@ class ReplayedStep:
         """What each value row is multiplied by, and whether it is read: two arrays [Hq, n]."""
         if isinstance(method, Bernoulli):
             return mass, np.ones(mass.shape, dtype=bool)
-        uniforms = head_uniforms(self.key, self.step, np.arange(method.num_uniforms(mass.shape[1])))[0]
-        rows = np.stack([method.row_weights(*pair) for pair in zip(mass, uniforms, strict=True)])
+        uniforms = head_uniforms(self.key, self.step.query.shape, np.arange(method.num_uniforms(mass.shape[1])))[0]
+        rows = np.stack([method.draws(*pair) for pair in zip(mass, uniforms, strict=True)])
         return rows, rows > 0
 
     def _bias(self, method: Sampled) -> Float:
         """E o_hat - o [Hq, D], exact (N2, N7, N8); NaN under Bernoulli scores, where it is not known."""
-        if isinstance(method, Bernoulli | BernoulliSanta):
+        if method.scoring is not None:
             return np.full(self.output.shape, np.nan)
         if method.sampler != "biased_prop":
             return np.zeros(self.output.shape)
@@ -109,13 +109,6 @@ def average(rows: Float, values: Float) -> Float:
 def union(used: NDArray[np.bool_], groups: int) -> NDArray[np.bool_]:
     """Used by any query head of a KV head: [Hq, n] -> [Hkv, n]."""
     return np.asarray(used.reshape(groups, -1, used.shape[1]).any(axis=1))
-
-
-def scoring_of(method: Sampled) -> Bernoulli | None:
-    """The method that draws the query; None where the query scores as it is."""
-    if isinstance(method, BernoulliSanta):
-        return method.scoring
-    return method if isinstance(method, Bernoulli) else None
 
 
 def _rounding(mass: Float, num_samples: int, tile_len: int) -> Float:

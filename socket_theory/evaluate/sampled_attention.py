@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from socket_theory.core.baselines import Dense
 from socket_theory.core.rng import Key
-from socket_theory.core.step import Step
+from socket_theory.core.step import Step, checked_scale
 from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
 from socket_theory.evaluate.replayed_step import MEASURES, ReplayedStep, Sampled
@@ -95,7 +95,7 @@ def measure_layer(
     relative = np.empty((*q.shape[:2], len(SAMPLERS), len(NUM_SAMPLES)))
     for time, position in enumerate(positions.tolist()):
         rows = slice(0, position + 1)
-        step = Step.start(Dense(), q[:, time], cache.truncate(position + 1), None, np.float64)
+        step = Step(q[None, :, time], cache.truncate(position + 1), checked_scale(None, q.shape[-1]))
         drawn_by = key.fold_in("sampled", position)
         replayed = ReplayedStep.of(step, keys[:, rows], values[:, rows], field, drawn_by)
         measured[:, :, time] = [replayed.measure(method) for method in field]

@@ -73,6 +73,11 @@ class Bernoulli(Method):
         require_query_sampler("query_sampler", self.query_sampler)
         object.__setattr__(self, "shared_query", require_flag("shared_query", self.shared_query))
 
+    @property
+    def scoring(self) -> Bernoulli:
+        """The method that draws the query: this one."""
+        return self
+
     def step(self, step: Step) -> Outcome:
         used = step.everything()
         value, lse = step.backend.attend(self.sample_query(step, step.key), step.rows, used, step.sm_scale)

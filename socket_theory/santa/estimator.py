@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,11 @@ class Santa(Sampler):
             object.__setattr__(self, "tile_len", require_count("tile_len", tile_len))
         elif self.tile_len is not None:
             raise ValueError(f"tile_len={self.tile_len} was given to sampler={self.sampler!r}, without tiles: drop it.")
+
+    @property
+    def scoring(self) -> Any:
+        """The method that draws the query; None, as the query scores as it is."""
+        return None
 
     def draws(self, law: Float, uniforms: Float) -> Float:
         """What each value row is multiplied by, adding up to 1: weights `law` [N] of the tokens, uniforms [M] -> [N].

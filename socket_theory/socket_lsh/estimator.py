@@ -149,9 +149,8 @@ class Socket(SoftHashing, Selector):
         """The paper's text: tanh without the division, scores times |v|."""
         return cls(query_map="tanh", value_weight=True)
 
-    def freezes(self, rows: Rows) -> dict[str, tuple[int, ...]]:
-        _, heads, _, dim = rows.shape
-        return {"center": (heads, dim)} if self.center_keys else {}
+    def freezes(self, num_kv_heads: int, head_dim: int) -> dict[str, tuple[int, ...]]:
+        return {"center": (num_kv_heads, head_dim)} if self.center_keys else {}
 
     def index(self, rows: Rows, sample: Planes, frozen: dict[str, Any]) -> TokenIndex:
         if self.center_keys and "center" not in frozen:

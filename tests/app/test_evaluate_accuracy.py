@@ -115,7 +115,7 @@ def test_the_planes_of_a_layer_are_one_draw_of_its_key() -> None:
     method = SocketSampling(num_samples=20)
     field = [Contender("s", method, selects=False, draws=True)]
     measured, _ = measure_layer(data.q[0], data.k[0], data.v[0], data.positions, field, BUDGET, key)
-    cache = method.prepare(data.k[0], data.v[0], planes=SignHash(60, 10, 16).draw(key))
+    cache = method.prepare(data.k[0], data.v[0], sample=SignHash(60, 10, 16).draw(key))
     last = int(data.positions[-1])
     estimate = method.attend(data.q[0][:, -1], cache.truncate(last + 1), key=key.fold_in("s", last))
     np.testing.assert_array_equal(measured[0, :, -1, DENSITY], estimate.stats.density)

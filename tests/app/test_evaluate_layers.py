@@ -83,7 +83,7 @@ def test_a_centre_is_the_float64_mean_of_the_keys_up_to_the_first_position() -> 
     measured, _ = measure_layer(q, k, v, CAPTURE.positions, field, BUDGET, key)
     planes = method.prepare(k, v, key=key).planes
     center = k[:, :21].astype(np.float64).mean(axis=1)
-    cache = method.prepare(k, v, planes=planes, center=center)
+    cache = method.prepare(k, v, sample=planes, center=center)
     for time, position in enumerate(CAPTURE.positions):
         estimate = method.attend(q[:, time], cache.truncate(position + 1), budget=BUDGET, out_dtype=np.float64)
         np.testing.assert_array_equal(measured[0, :, time, 0], estimate.stats.density)

@@ -107,7 +107,7 @@ def test_top_k_step(backend, method):
 
 def test_shared_step_ranks_by_the_sum_of_the_group(backend):
     method = Socket(num_tables=9, value_weight=True)
-    estimate = run(backend, method, budget=Budget(tokens=12, group="shared"), sm_scale=SM_SCALE)
+    estimate = run(backend, method, budget=Budget(tokens=12, per="kv_head"), sm_scale=SM_SCALE)
     for head in range(HQ):
         heads = [head // 2 * 2, head // 2 * 2 + 1]
         ranked = sorted(TOKENS, key=lambda t: sum(score(method, h, t) for h in heads), reverse=True)

@@ -154,7 +154,7 @@ def test_grouped_heads_are_repeated_kv_heads(backend, method):
 @pytest.mark.parametrize("method", RANKED, ids=name)
 def test_a_shared_group_keeps_one_set(backend, method):
     query, keys, values = arrays()
-    budget = Budget(tokens=20, sink=3, window=5, group="shared")
+    budget = Budget(tokens=20, sink=3, window=5, per="kv_head")
     got = backend.get(attend(backend, method, query, prepare(backend, method, keys, values), budget).indices)
     grouped = got.reshape(3, 2, 3, -1)
     assert (grouped == grouped[:, :, :1]).all()
@@ -243,7 +243,7 @@ def test_a_saved_cache_gives_the_same_step(backend, method, tmp_path):
         pytest.skip("caches are saved from the CPU: convert with NumPy first.")
     query, keys, values = arrays()
     cache = prepare(backend, method, keys, values, kv_start=[1, 0, 0], kv_len=[59, 60, 8], capacity=64)
-    cache.save(tmp_path / "cache.npz")
+    save_cache(cache, tmp_path / "cache.npz")
     again = load_cache(tmp_path / "cache.npz")
     assert again.nbytes == cache.nbytes
     assert again.capacity == 64
@@ -254,7 +254,7 @@ def test_planes_given_are_planes_drawn(backend):
     query, keys, values = arrays()
     method = Socket(num_tables=12)
     drawn = prepare(backend, method, keys, values)
-    given = method.prepare(backend.put(keys), backend.put(values), planes=drawn.planes, backend=backend.engine)
+    given = method.prepare(backend.put(keys), backend.put(values), sample=drawn.sample, backend=backend.engine)
     same(backend, attend(backend, method, query, given), attend(backend, method, query, drawn))
 
 

@@ -80,27 +80,27 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("returned", "error", "sentence"), REFUSED.values(), ids=REFUSED)
-@pytest.mark.parametrize("group", ["per_head", "shared"])
+@pytest.mark.parametrize("group", ["query_head", "kv_head"])
 def test_scores_that_cannot_rank_are_refused_with_the_name_of_the_class(backend, returned, error, sentence, group):
     returned = backend.put(returned) if type(returned) is np.ndarray else returned
     with pytest.raises(error, match=rf"^Returning\.scores returned {sentence}.*\.$"):
-        step(backend, Returning(returned), Budget(tokens=7, group=group))
+        step(backend, Returning(returned), Budget(tokens=7, per=group))
 
 
 @pytest.mark.parametrize("sequence", [0, 1])
 @pytest.mark.parametrize(
     ("number", "group", "words"),
     [
-        (np.nan, "per_head", "NaN"),
-        (np.inf, "shared", "numbers beyond 1.7e"),
-        (1e300, "per_head", "numbers beyond float32"),
+        (np.nan, "query_head", "NaN"),
+        (np.inf, "kv_head", "numbers beyond 1.7e"),
+        (1e300, "query_head", "numbers beyond float32"),
     ],
 )
 def test_one_score_of_any_sequence_that_cannot_rank_is_refused(backend, number, group, words, sequence):
     scores = np.zeros(FLAT.shape)
     scores[sequence, 3, 29] = number
     with pytest.raises(ValueError, match=f"returned {words}"):
-        step(backend, Returning(backend.put(scores)), Budget(tokens=7, group=group))
+        step(backend, Returning(backend.put(scores)), Budget(tokens=7, per=group))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -135,7 +135,7 @@ def test_scores_to_be_added_are_below_infinity(backend):
         scores = FLAT.copy()
         scores[:, :, 5], scores[:, :, 6] = large, -np.inf
         with pytest.raises(ValueError, match=r"Returning\.scores returned numbers beyond 1\.7e\+38: a group adds them"):
-            step(backend, Returning(backend.put(scores)), Budget(tokens=7, group="shared"))
+            step(backend, Returning(backend.put(scores)), Budget(tokens=7, per="kv_head"))
         alone = step(backend, Returning(backend.put(scores)))
         assert bool((alone.indices[:, 0] == 5).any()) == (large > 0)
 

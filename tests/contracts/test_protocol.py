@@ -73,18 +73,18 @@ def test_norms_means_and_exact_scores_are_their_definition(backend):
     )
 
 
-@pytest.mark.parametrize("group", ["per_head", "shared"])
+@pytest.mark.parametrize("group", ["query_head", "kv_head"])
 def test_selection_is_a_sorted_prefix_of_the_total_order(backend, group):
     p = PROBLEM
     draw = Key.from_seed(3).generator()
     scores = draw.integers(0, 5, (*p.query.shape[:2], p.keys.shape[2])).astype(np.float32)
-    budget = Budget(fraction=0.4, sink=2, window=3, group=group)
+    budget = Budget(fraction=0.4, sink=2, window=3, per=group)
     found = backend.get(backend.engine.select(backend.put(scores), p.spans, budget, p.keys.shape[1]))
     assert found.dtype == np.int32
     for row, (start, length) in enumerate(p.spans):
         slots = range(start, start + length)
         for head in range(scores.shape[1]):
-            heads = [head] if group == "per_head" else range(head // 3 * 3, head // 3 * 3 + 3)
+            heads = [head] if group == "query_head" else range(head // 3 * 3, head // 3 * 3 + 3)
             total = scores[row, heads].sum(0)
             forced = [s for s in slots if s < start + 2 or s >= start + length - 3]
             rest = sorted((s for s in slots if s not in forced), key=lambda s: (total[s], s), reverse=True)

@@ -57,7 +57,7 @@ TAKEN = {
     "angles": ("keys", ROWS, lambda a: angles(QUERY[0, 0], a)),
     "hard_kernel": ("theta", np.array([0.5]), lambda a: hard_kernel(a, 3)),
     "a bound": ("radius", LAW, lambda a: hoeffding_radius(0.1, 9, a)),
-    "row_weights": ("weights", LAW, lambda a: Santa(4, "systematic").row_weights(a, np.array([0.5]))),
+    "row_weights": ("weights", LAW, lambda a: Santa(4, "systematic").draws(a, np.array([0.5]))),
     "counts": ("weights", LAW, lambda a: iid_counts(a, np.array([0.5]))),
     "points": ("points", np.array([0.5]), lambda a: iid_counts(LAW, a)),
     "offsets": ("offsets", np.array(0.5), lambda a: systematic_counts(LAW, 4, a)),

@@ -16,7 +16,7 @@ BUDGET = Budget(tokens=9)
 def test_the_callers_arrays_can_be_changed_afterwards():
     keys, values, weights = KEYS.copy(), VALUES.copy(), SignHash(5, 10, 8).draw(KEY).weights.copy()
     method = Socket(num_tables=5)
-    cache = method.prepare(keys, values, planes=Planes(weights))
+    cache = method.prepare(keys, values, sample=Planes(weights))
     before = method.attend(QUERY, cache, budget=BUDGET)
     for array in (keys, values, weights):
         array *= -1
@@ -26,7 +26,7 @@ def test_the_callers_arrays_can_be_changed_afterwards():
 
 def test_what_a_cache_hands_out_cannot_change_it():
     cache = Dense().prepare(KEYS, VALUES)
-    for array in (cache.keys, cache.truncate(3).values, cache.append(KEYS, VALUES).keys, cache.kv_len, cache.spans):
+    for array in (cache.keys, cache.truncate(3).values, cache.append(KEYS, VALUES).keys, cache.kv_len, cache.kv_range):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 7
 
@@ -94,7 +94,7 @@ def test_take_carries_the_center_along():
     taken = method.prepare(KEYS, VALUES, key=KEY).take([1, 0])
     direct = method.prepare(KEYS[[1, 0]], VALUES[[1, 0]], key=KEY)
     new = KEYS[:, :, :3] + 1
-    np.testing.assert_array_equal(taken.append(new, new).arrays["codes"], direct.append(new, new).arrays["codes"])
+    np.testing.assert_array_equal(taken.append(new, new).index.arrays["codes"], direct.append(new, new).index.arrays["codes"])
 
 
 def test_numpy_scalars_are_settings_like_any_other(tmp_path):
@@ -133,7 +133,7 @@ def test_a_saved_cache_answers_the_same(method, library, tmp_path, require_extra
             arrays = [a.to(torch.bfloat16) for a in arrays]
     hashed = {"key": KEY} if hasattr(method, "num_planes") else {}
     cache = method.prepare(*arrays[1:], kv_start=[2, 0], kv_len=[28, 7], capacity=40, **hashed)
-    cache.save(tmp_path / "cache.npz")
+    save_cache(cache, tmp_path / "cache.npz")
     again = load_cache(tmp_path / "cache.npz")
     options = {"key": KEY} if isinstance(method, SocketSampling) else {}
     options |= {"budget": BUDGET} if isinstance(method, HardLSH | Socket) else {}
@@ -152,7 +152,7 @@ def test_oracle_logits_beyond_float32_still_rank():
     query = np.array([[1e25, 0.0], [-1e25, 0.0]])
     cache = OracleTopK().prepare(keys, keys)
     assert OracleTopK().attend(query[:1], cache, budget=Budget(tokens=1)).indices.tolist() == [[0]]
-    shared = OracleTopK().attend(query, cache, budget=Budget(tokens=2, group="shared"))
+    shared = OracleTopK().attend(query, cache, budget=Budget(tokens=2, per="kv_head"))
     assert np.isfinite(shared.value).all()
 
 
@@ -161,7 +161,7 @@ def test_a_temperature_whose_weights_underflow_still_ranks_by_them():
     cache = method.prepare(KEYS, VALUES, key=KEY)
     sampler = SocketSampling(num_planes=16, num_tables=4, query_map="tanh", temperature=0.01)
     hashed = dataclasses.replace(cache, method=sampler)
-    logs = cache.backend.log_soft_scores(QUERY, hashed.arrays["codes"], cache.spans, cache.planes, "tanh", 0.01)
+    logs = cache.backend.log_soft_scores(QUERY, hashed.index.arrays["codes"], cache.kv_range, cache.sample, "tanh", 0.01)
     best = method.attend(QUERY, cache, budget=Budget(tokens=1)).indices[..., 0]
     # Weights that agree to float32 tie, and the later token wins.
     chosen = np.take_along_axis(logs, best[..., None], axis=-1)[..., 0]
@@ -190,19 +190,19 @@ def test_caches_of_one_origin_are_values_however_they_grow(spans, capacity):
         return [method.attend(QUERY, cache, budget=BUDGET) for cache in family]
 
     def alone(cache):
-        rows = [(row, start, start + length) for row, (start, length) in enumerate(cache.spans)]
+        rows = [(row, start, start + length) for row, (start, length) in enumerate(cache.kv_range)]
         made = [[a[row, :, start:stop] for a in (cache.keys, cache.values)] for row, start, stop in rows]
-        return [method.prepare(*arrays, planes=cache.planes) for arrays in made]
+        return [method.prepare(*arrays, sample=cache.sample) for arrays in made]
 
     before = answers()
     for cache, answer in zip(family, before, strict=True):
         for row, single in enumerate(alone(cache)):
             np.testing.assert_array_equal(method.attend(QUERY[row], single, budget=BUDGET).value, answer.value[row])
-            start, stop = cache.spans[row, 0], cache.spans[row].sum()
+            start, stop = cache.kv_range[row, 0], cache.kv_range[row].sum()
             for name in ("codes", "value_norms"):
                 np.testing.assert_array_equal(cache.arrays[name][row, ..., start:stop], single.arrays[name][0])
     for cache in family:
-        if capacity is None or int(cache.spans.sum(axis=1).max()) < capacity:
+        if capacity is None or int(cache.kv_range.sum(axis=1).max()) < capacity:
             grown(cache, 20)
     for earlier, later in zip(before, answers(), strict=True):
         np.testing.assert_array_equal(earlier.value, later.value)

@@ -45,7 +45,7 @@ def with_nan(array, place):
 def cases():
     yield "neither key nor planes", lambda: SOCKET.prepare(KEYS, KEYS), ValueError, "neither of key and planes"
     planes = SignHash(3, 10, 4).draw(KEY)
-    both = lambda: SOCKET.prepare(KEYS, KEYS, key=KEY, planes=planes)  # noqa: E731
+    both = lambda: SOCKET.prepare(KEYS, KEYS, key=KEY, sample=planes)  # noqa: E731
     yield "both key and planes", both, ValueError, "both of key and planes"
     yield (
         "integer key",
@@ -56,7 +56,7 @@ def cases():
     other = SignHash(3, 10, 8).draw(KEY)
     yield (
         "planes of another head_dim",
-        lambda: SOCKET.prepare(KEYS, KEYS, planes=other),
+        lambda: SOCKET.prepare(KEYS, KEYS, sample=other),
         ValueError,
         r"\(3, 10, 8\).*\(3, 10, 4\)",
     )
@@ -285,7 +285,7 @@ def cases():
     yield "budget of a wrong type", lambda: SOCKET.attend(QUERY, CACHE, budget=5), TypeError, r"pass Budget\(tokens=n\)"
     yield "cache of a wrong type", lambda: Dense().attend(QUERY, KEYS), TypeError, "pass what prepare returned"
     raw = np.zeros((3, 10, 4))
-    yield "planes as an array", lambda: SOCKET.prepare(KEYS, KEYS, planes=raw), TypeError, r"pass Planes\(weights\)"
+    yield "planes as an array", lambda: SOCKET.prepare(KEYS, KEYS, sample=raw), TypeError, r"pass Planes\(weights\)"
     yield "no keys", lambda: Dense().prepare(None, KEYS), TypeError, "keys=None was given"
     yield "no values", lambda: Dense().prepare(KEYS, None), TypeError, "values=None was given"
     yield (

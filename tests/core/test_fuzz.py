@@ -62,7 +62,7 @@ def steps(draw):
         st.sampled_from(
             [
                 Budget(tokens=max(1, sink + window), sink=sink, window=window),
-                Budget(fraction=draw(st.floats(1e-3, 1.0)), sink=sink, window=window, group="shared"),
+                Budget(fraction=draw(st.floats(1e-3, 1.0)), sink=sink, window=window, per="kv_head"),
             ]
         )
     )

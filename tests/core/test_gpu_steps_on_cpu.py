@@ -24,8 +24,8 @@ from socket_theory.testing import random_problem, relative_rms, rounding_margin
 KEY, REFERENCE, SM_SCALE = Key.from_seed(31), NumpyBackend(), 0.2
 # Two rings of tables.
 METHODS = {
-    "per_head": Socket(num_planes=6, num_tables=40, value_weight=True),
-    "shared": Socket(num_planes=5, num_tables=33, center_keys=True),
+    "query_head": Socket(num_planes=6, num_tables=40, value_weight=True),
+    "kv_head": Socket(num_planes=5, num_tables=33, center_keys=True),
 }
 
 
@@ -66,8 +66,8 @@ def valid(array: Any, spans: Any) -> Any:
 
 def require_index(cache: Any, planes: Any) -> Any:
     """Codes and norms of the valid tokens are the reference's. Gives the codes."""
-    method, spans, keys = cache.method, host(cache.spans), host(cache.keys)
-    layout, words = CodeLayout(method.num_tables, method.num_planes), host(cache.arrays["codes"])
+    method, spans, keys = cache.method, host(cache.kv_range), host(cache.keys)
+    layout, words = CodeLayout(method.num_tables, method.num_planes), host(cache.index.arrays["codes"])
     codes = layout.unpack(words, keys.shape[2])
     by_slot = [
         np.moveaxis(packed, 5, 3).reshape(*packed.shape[:2], -1, *packed.shape[3:5])
@@ -84,7 +84,7 @@ def require_index(cache: Any, planes: Any) -> Any:
         assert not ((differ[:, None] >> place & 1).astype(bool) & certain).any()
     if method.value_weight:
         expected = REFERENCE.value_norms(host(cache.values), spans)
-        norms = host(cache.arrays["value_norms"]).astype(np.float32)
+        norms = host(cache.index.arrays["value_norms"]).astype(np.float32)
         np.testing.assert_array_equal(valid(norms[..., : keys.shape[2]], spans), valid(expected, spans))
     return codes
 
@@ -98,7 +98,7 @@ def require_step(plan: Any, query: Any, planes: Any) -> None:
     scores = REFERENCE.soft_scores(query, codes, spans, *settings)
     if method.value_weight:
         scores = REFERENCE.weigh_scores(scores, REFERENCE.value_norms(values, spans))
-    if plan.budget.group == "shared":
+    if plan.budget.per == "kv_head":
         scores = np.stack([sum_group(row, keys.shape[1]) for row in scores])
     found = host(plan.totals)[..., : keys.shape[2]]
     allowed = 2e-2 if Collision(method.query_map, method.temperature).entry(plan.layout, 64, 2) == "bytes" else 1e-5
@@ -128,7 +128,7 @@ def test_the_public_contract_holds(
     check_backend(gpu_on_cpu, random_problem(Key.from_seed(1), num_kv_heads=2, slots=97, **sizes), allowed)
 
 
-@pytest.mark.parametrize(("group", "dtype"), [("per_head", "bfloat16"), ("shared", "float16")])
+@pytest.mark.parametrize(("group", "dtype"), [("query_head", "bfloat16"), ("kv_head", "float16")])
 def test_steps_and_appends_are_the_references(gpu_on_cpu: Any, group: Any, dtype: str) -> None:
     """In 16 bits with a float32 output, so that arithmetic in the caller's dtype would show."""
     method, element = METHODS[group], bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
@@ -138,7 +138,7 @@ def test_steps_and_appends_are_the_references(gpu_on_cpu: Any, group: Any, dtype
     if center is not None:
         np.testing.assert_array_equal(center, REFERENCE.mean_keys(problem.keys, problem.spans))
     # So many that a list is split in two, unevenly.
-    query, budget = gpu_on_cpu.cupy.asarray(problem.query), Budget(tokens=71, sink=3, window=5, group=group)
+    query, budget = gpu_on_cpu.cupy.asarray(problem.query), Budget(tokens=71, sink=3, window=5, per=group)
     plan = DecodePlan(cache, num_qo_heads=4, budget=budget, sm_scale=SM_SCALE, out_dtype=np.float32)
     for _ in range(2):  # from all scores, then from those that reach the floor
         plan.run(query)
@@ -161,13 +161,13 @@ def test_steps_and_appends_are_the_references(gpu_on_cpu: Any, group: Any, dtype
     whole = gpu_on_cpu.hash_keys(cache.keys, spans, problem.planes, cache.center)
     layout = plan.layout
     np.testing.assert_array_equal(
-        valid(np.moveaxis(layout.unpack(host(cache.arrays["codes"]), 157), 2, 3), spans),
+        valid(np.moveaxis(layout.unpack(host(cache.index.arrays["codes"]), 157), 2, 3), spans),
         valid(np.moveaxis(layout.unpack(host(whole), 157), 2, 3), spans),
     )
 
 
 def test_an_append_that_does_not_fit_a_sequence_leaves_it_as_it_was(gpu_on_cpu: Any) -> None:
-    method = METHODS["per_head"]
+    method = METHODS["query_head"]
     problem = problem_of(method, bfloat16())
     cache = prepare(gpu_on_cpu, method, problem, capacity=160)
     plan = DecodePlan(cache, num_qo_heads=4, budget=Budget(tokens=30))
@@ -179,10 +179,10 @@ def test_an_append_that_does_not_fit_a_sequence_leaves_it_as_it_was(gpu_on_cpu: 
     plan.check()
     np.testing.assert_array_equal(host(plan.spans), [[9, 139], [3, 100]])
     np.testing.assert_array_equal(
-        plan.layout.unpack(host(cache.arrays["codes"]), 160)[0, ..., 9:148], codes[0, ..., 9:148]
+        plan.layout.unpack(host(cache.index.arrays["codes"]), 160)[0, ..., 9:148], codes[0, ..., 9:148]
     )
     np.testing.assert_array_equal(
-        plan.layout.unpack(host(cache.arrays["codes"]), 160)[1, ..., 3:83], codes[1, ..., 3:83]
+        plan.layout.unpack(host(cache.index.arrays["codes"]), 160)[1, ..., 3:83], codes[1, ..., 3:83]
     )
     for name in ("keys", "values"):
         np.testing.assert_array_equal(host(cache.arrays[name]).view(np.uint16)[0], before[name][0])
@@ -190,7 +190,7 @@ def test_an_append_that_does_not_fit_a_sequence_leaves_it_as_it_was(gpu_on_cpu: 
 
 def test_plans_of_two_layers_do_not_meet(gpu_on_cpu: Any) -> None:
     """Steps and appends in turn leave what each leaves alone."""
-    method, budget = METHODS["per_head"], Budget(tokens=30, sink=3, window=5)
+    method, budget = METHODS["query_head"], Budget(tokens=30, sink=3, window=5)
     problems = [problem_of(method, bfloat16(), seed) for seed in (1, 2)]
     assert (problems[0].planes.weights != problems[1].planes.weights).any()
 
@@ -219,7 +219,7 @@ def test_plans_of_two_layers_do_not_meet(gpu_on_cpu: Any) -> None:
 
 
 def test_tokens_and_queries_of_another_kind_are_refused_before_anything_is_written(gpu_on_cpu: Any) -> None:
-    method, cupy = METHODS["per_head"], gpu_on_cpu.cupy
+    method, cupy = METHODS["query_head"], gpu_on_cpu.cupy
     problem = problem_of(method, bfloat16())
     cache = prepare(gpu_on_cpu, method, problem)
     plan = DecodePlan(cache, num_qo_heads=4, budget=Budget(tokens=30))
@@ -244,11 +244,11 @@ def test_tokens_and_queries_of_another_kind_are_refused_before_anything_is_writt
     assert before == {name: host(array).tobytes() for name, array in cache.arrays.items()}
     np.testing.assert_array_equal(host(plan.spans), problem.spans)
     with pytest.raises(ValueError, match="kv_start \\+ kv_len at most the slots"):
-        method.prepare(keys, values, planes=problem.planes, backend=gpu_on_cpu, kv_start=1, kv_len=2)
+        method.prepare(keys, values, sample=problem.planes, backend=gpu_on_cpu, kv_start=1, kv_len=2)
 
 
 def test_what_is_not_finite_is_reported(gpu_on_cpu: Any) -> None:
-    method = METHODS["per_head"]
+    method = METHODS["query_head"]
     problem = problem_of(method, bfloat16())
     plan = DecodePlan(prepare(gpu_on_cpu, method, problem), num_qo_heads=4, budget=Budget(tokens=150))
     query = gpu_on_cpu.cupy.asarray(problem.query)
@@ -308,7 +308,7 @@ def test_a_group_is_added_in_head_order_and_keeps_subnormal_sums(gpu_on_cpu: Any
 @pytest.mark.parametrize("sampler", ["phase_carried", "flash"])
 def test_sampled_steps_count_and_draw_from_exact_scores(gpu_on_cpu: Any, sampler: Any) -> None:
     method = Santa(9, sampler, 32 if sampler == "flash" else 256)
-    problem = problem_of(METHODS["per_head"], bfloat16())
+    problem = problem_of(METHODS["query_head"], bfloat16())
     cache = prepare(gpu_on_cpu, method, problem)
     plan = SantaPlan(cache, num_qo_heads=4, key=KEY, sm_scale=SM_SCALE, out_dtype=np.float32)
     query, seen = gpu_on_cpu.cupy.asarray(problem.query), []

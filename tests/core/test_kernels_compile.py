@@ -39,21 +39,21 @@ ARCHITECTURES = sorted(SHARED_BYTES)
 
 # Method, head_dim, dtype, query heads a KV head, group of the budget; tokens, of which a quarter is kept.
 MAIN = [
-    (Socket.as_released(), 128, "bfloat16", 1, "per_head"),
-    (Socket.as_released(), 128, "bfloat16", 4, "per_head"),
-    (Socket.as_released(), 128, "bfloat16", 4, "shared"),
+    (Socket.as_released(), 128, "bfloat16", 1, "query_head"),
+    (Socket.as_released(), 128, "bfloat16", 4, "query_head"),
+    (Socket.as_released(), 128, "bfloat16", 4, "kv_head"),
 ]
 STEPS = [
     *MAIN,
-    (Socket(num_planes=8, num_tables=20, value_weight=True), 128, "float16", 8, "per_head"),
-    (Socket(num_planes=16, num_tables=20, temperature=0.05), 64, "bfloat16", 5, "per_head"),
-    (Socket(num_planes=1, num_tables=300, query_map="linear"), 64, "float32", 1, "per_head"),
-    (Socket(num_planes=11, num_tables=70, center_keys=True), 256, "bfloat16", 2, "shared"),
-    (Socket(num_planes=3, num_tables=1, query_map="tanh"), 16, "float16", 7, "per_head", 20_000),
-    (Socket(num_planes=6, num_tables=7), 256, "float64", 8, "shared"),
-    (Socket(num_planes=6, num_tables=7), 256, "float32", 8, "shared"),
-    (HardLSH(), 128, "bfloat16", 4, "per_head"),
-    (HardLSH(num_planes=16, num_tables=70), 64, "float32", 3, "shared"),
+    (Socket(num_planes=8, num_tables=20, value_weight=True), 128, "float16", 8, "query_head"),
+    (Socket(num_planes=16, num_tables=20, temperature=0.05), 64, "bfloat16", 5, "query_head"),
+    (Socket(num_planes=1, num_tables=300, query_map="linear"), 64, "float32", 1, "query_head"),
+    (Socket(num_planes=11, num_tables=70, center_keys=True), 256, "bfloat16", 2, "kv_head"),
+    (Socket(num_planes=3, num_tables=1, query_map="tanh"), 16, "float16", 7, "query_head", 20_000),
+    (Socket(num_planes=6, num_tables=7), 256, "float64", 8, "kv_head"),
+    (Socket(num_planes=6, num_tables=7), 256, "float32", 8, "kv_head"),
+    (HardLSH(), 128, "bfloat16", 4, "query_head"),
+    (HardLSH(num_planes=16, num_tables=70), 64, "float32", 3, "kv_head"),
 ]
 SANTA_STEPS = [
     (Santa(), 128, "bfloat16", 4),
@@ -67,7 +67,7 @@ LARGEST = [
     (method(num_planes=planes, num_tables=300), 16, "bfloat16", 8, group)
     for method in (Socket, partial(Socket, query_map="tanh"), HardLSH)
     for planes in range(1, 17)
-    for group in ("per_head", "shared")
+    for group in ("query_head", "kv_head")
 ]
 
 
@@ -146,7 +146,7 @@ def take(method: HashingMethod, head_dim: int, dtype: str, group: int, share: st
     element = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     keys, query = np.ones((1, 2, tokens, head_dim), element), np.ones((1, 2 * group, head_dim), element)
     cache = method.prepare(keys, keys, key=Key.from_seed(1), backend=CupyBackend(), capacity=tokens + 1)
-    budget = Budget(fraction=0.25, sink=1, window=2, group=share)
+    budget = Budget(fraction=0.25, sink=1, window=2, per=share)
     plan = DecodePlan(cache, num_qo_heads=2 * group, budget=budget)
     plan.run(query)
     plan.append(keys[:, :, :1], keys[:, :, :1])

@@ -68,17 +68,17 @@ def test_the_scale_of_values_changes_no_set(dtype, power):
     np.testing.assert_array_equal(released(VALUES * 2.0**power, dtype), released(VALUES, dtype))
 
 
-@pytest.mark.parametrize("group", ["per_head", "shared"])
+@pytest.mark.parametrize("group", ["query_head", "kv_head"])
 def test_products_of_scores_and_norms_do_not_underflow(group):
     cold, scale = {"num_planes": 16, "query_map": "tanh", "temperature": 0.25}, 2.0**-100
     method = Socket(num_tables=20, value_weight=True, **cold)
-    budget, kept = Budget(tokens=6, group=group), []
+    budget, kept = Budget(tokens=6, per=group), []
     for factor in (1.0, scale):
         cache = method.prepare(KEYS, VALUES * factor, key=KEY)
         kept.append(method.attend(QUERY, cache, budget=budget).indices)
     np.testing.assert_array_equal(*kept)
     weak = np.zeros((1, 4, 5), np.float32) + np.array([1, 2, 4, 3, 0], np.float32) * np.float32(1e-30)
-    weighed = cache.backend.weigh_scores(weak, np.full((1, 2, 5), 1e-20, np.float32), shared=group == "shared")
+    weighed = cache.backend.weigh_scores(weak, np.full((1, 2, 5), 1e-20, np.float32), shared=group == "kv_head")
     np.testing.assert_allclose(weighed / weighed.max(), weak / weak.max(), rtol=1e-6)
     assert weighed.max() >= 0.5
 

@@ -34,7 +34,7 @@ def test_prepare(benchmark):
 def test_scores(benchmark):
     query, keys, values = inputs(32768)
     cache = METHOD.prepare(keys, values, key=KEY)
-    arguments = (query[None], cache.arrays["codes"], cache.spans, cache.planes, "tanh_scaled", 0.4)
+    arguments = (query[None], cache.index.arrays["codes"], cache.kv_range, cache.sample, "tanh_scaled", 0.4)
     scores = benchmark(cache.backend.soft_scores, *arguments)
     assert scores.shape == (1, 1, 32768)
 

@@ -130,7 +130,7 @@ def test_value_aware_draws_take_norms_that_float16_does_not_hold(scale: float) -
 
 
 @pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("kv_head", [False, True])
 @pytest.mark.parametrize("method", [Bernoulli, BernoulliSanta], ids=lambda m: m.__name__)
 def test_a_query_is_rounded_at_random_from_its_float64_values(method: Any, shared: bool, dtype: str) -> None:
     sampler = method(num_vectors=5, shared_query=shared)

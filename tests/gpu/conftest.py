@@ -47,7 +47,7 @@ class Device:
         key, shape = KEY.fold_in("seed", seed), shape | {"batch": len(spans) if spans else shape.get("batch", 2)}
         drawn = random_problem(key, num_tables=1, num_planes=1, head_dim=head_dim, **shape)
         hashes = isinstance(method, HashingMethod)
-        planes = planes_of(method.num_tables, method.num_planes, head_dim) if hashes else drawn.planes
+        planes = planes_of(method.num_tables, method.num_planes, head_dim) if hashes else drawn.sample
         if spans is None:
             return replace(drawn, planes=planes)
         rows = key.generator().standard_normal((2, *drawn.keys.shape))

@@ -41,13 +41,13 @@ PLANTED = {
 # Method, head_dim, dtype, query heads a KV head, group of the budget: coarse, float and hard look-ups, more tables than
 # a launch takes, centred and narrow codes, every head_dim and element of attention.
 STEPS = [
-    (Socket.as_released(), 128, "bfloat16", 4, "per_head"),
-    (Socket.as_released(), 128, "bfloat16", 4, "shared"),
-    (Socket(num_planes=16, num_tables=7, temperature=0.05), 64, "float16", 3, "per_head"),
-    (Socket(num_planes=1, num_tables=300, query_map="linear", center_keys=True), 64, "float32", 2, "shared"),
-    (Socket(num_planes=6, num_tables=9, value_weight=True), 256, "bfloat16", 1, "per_head"),
-    (Socket(num_planes=3, num_tables=5, query_map="tanh"), 16, "float64", 5, "per_head"),
-    (HardLSH(num_planes=4, num_tables=33), 256, "float32", 7, "per_head"),
+    (Socket.as_released(), 128, "bfloat16", 4, "query_head"),
+    (Socket.as_released(), 128, "bfloat16", 4, "kv_head"),
+    (Socket(num_planes=16, num_tables=7, temperature=0.05), 64, "float16", 3, "query_head"),
+    (Socket(num_planes=1, num_tables=300, query_map="linear", center_keys=True), 64, "float32", 2, "kv_head"),
+    (Socket(num_planes=6, num_tables=9, value_weight=True), 256, "bfloat16", 1, "query_head"),
+    (Socket(num_planes=3, num_tables=5, query_map="tanh"), 16, "float64", 5, "query_head"),
+    (HardLSH(num_planes=4, num_tables=33), 256, "float32", 7, "query_head"),
 ]
 
 
@@ -85,7 +85,7 @@ def take_steps(method: HashingMethod, head_dim: int, dtype: str, group: int, sha
     keys, values = (cupy.asarray(a.astype(element)) for a in draw.standard_normal((2, 2, 2, 147, head_dim)))
     spans = {"kv_start": [0, 37], "kv_len": [147, 70]}
     cache = method.prepare(keys, values, key=KEY, backend=CupyBackend(), capacity=151, **spans)
-    budget = Budget(tokens=61, sink=3, window=5, group=share)
+    budget = Budget(tokens=61, sink=3, window=5, per=share)
     method.attend(query, cache, budget=budget)
     plan = DecodePlan(cache, num_qo_heads=2 * group, budget=budget)
     for count in (1, 3, 1):
@@ -125,7 +125,7 @@ def select_wide_rows() -> None:
     """Rows of more slots than a block marks at a time, all scores tied."""
     scores, spans = cupy.zeros((1, 4, 140_001), np.float32), np.array([[3, 139_990]])
     CupyBackend().select(scores, spans, Budget(tokens=5000, sink=7, window=9), 2)
-    CupyBackend().select(scores, spans, Budget(fraction=0.9, group="shared"), 2)
+    CupyBackend().select(scores, spans, Budget(fraction=0.9, per="kv_head"), 2)
 
 
 def launch_planted(name: str) -> None:

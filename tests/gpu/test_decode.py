@@ -35,9 +35,9 @@ def same_step(device, plan, eager):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
-@pytest.mark.parametrize("group", ["per_head", "shared"])
+@pytest.mark.parametrize("group", ["query_head", "kv_head"])
 def test_a_run_is_the_eager_step(device, method, group):
-    budget = Budget(tokens=100, sink=8, window=16, group=group)
+    budget = Budget(tokens=100, sink=8, window=16, per=group)
     query, cache = step_of(device, method)
     plan = device.plan(cache, query, budget)
     for step in range(3):  # the floor of the survivors moves between steps, the result does not
@@ -112,14 +112,14 @@ def test_centred_keys_in_float64_have_the_references_codes(device):
     draw, method = np.random.default_rng(5), Socket(center_keys=True)
     keys = 1e6 + 0.01 * draw.standard_normal((1, 1, 300, 64))
     planes = method.draw_planes(64, device.key, None)
-    found = method.prepare(device.put(keys), device.put(keys), planes=planes, backend=device.engine)
-    expected = method.prepare(keys, keys, planes=planes)
-    codes = CodeLayout(60, 10).unpack(device.get(found.arrays["codes"]), 300)
+    found = method.prepare(device.put(keys), device.put(keys), sample=planes, backend=device.engine)
+    expected = method.prepare(keys, keys, sample=planes)
+    codes = CodeLayout(60, 10).unpack(device.get(found.index.arrays["codes"]), 300)
     certain = rounding_margin(keys[0, 0], planes, expected.center[0, 0])
     assert certain.mean() > 0.9
     place = (1 << np.arange(10)).astype(np.uint16)[:, None]
     mask = (certain * place).sum(axis=1).astype(np.uint16)
-    assert not ((codes[0, 0] ^ expected.arrays["codes"][0, 0]) & mask).any()
+    assert not ((codes[0, 0] ^ expected.index.arrays["codes"][0, 0]) & mask).any()
 
 
 def test_a_plan_over_taken_and_truncated_sequences_is_their_eager_step(device):
@@ -188,7 +188,7 @@ def test_appended_tokens_have_the_index_of_prepared_ones_bit_for_bit(device, met
     whole = method.prepare(
         expected.keys,
         expected.values,
-        planes=cache.planes,
+        sample=cache.sample,
         center=cache.center,
         kv_start=expected.spans[:, 0],
         kv_len=expected.spans[:, 1],
@@ -219,5 +219,5 @@ def test_an_append_past_the_capacity_is_dropped_and_reported(device):
     plan.run(query)
     plan.check()
     same_step(device, plan, method.attend(query, full, budget=Budget(tokens=10)))
-    whole = method.prepare(cache.keys, cache.values, planes=cache.planes, backend=device.engine)
+    whole = method.prepare(cache.keys, cache.values, sample=cache.sample, backend=device.engine)
     same_step(device, plan, method.attend(query, whole, budget=Budget(tokens=10)))

@@ -58,7 +58,7 @@ def step(device):
     far = {}
     for head in FAR_HEADS:
         rows = slice(head * GROUP, (head + 1) * GROUP)
-        arrays = cache.arrays["keys"], cache.arrays["values"], cache.arrays["value_norms"]
+        arrays = cache.keys, cache.values, cache.index.arrays["value_norms"]
         results = plan.scores, plan.indices, plan.value, plan.lse
         far[head] = [device.get(a[0, head]) for a in arrays] + [device.get(a[0, rows]) for a in results]
     sampler = SAMPLER.prepare(cache.keys, cache.values, kv_start=START, kv_len=TOKENS - START)
@@ -71,7 +71,7 @@ def step(device):
         draws[head] = [
             device.get(a) for a in (drawn.scores[rows], *(a[0, rows] for a in (drawn.draws, drawn.value, drawn.lse)))
         ]
-    codes = cache.arrays["codes"]
+    codes = cache.index.arrays["codes"]
     yield SimpleNamespace(query=query, tokens=tokens, planes=planes, codes=codes, far=far, draws=draws)
     del cache, plan, sampler, drawn
     pool.free_all_blocks()
@@ -131,7 +131,7 @@ def test_the_draws_far_out_are_the_references(device, step, head):
         weights = np.exp2(held - held.max())
         assert lse[row] == pytest.approx(np.log(2) * held.max() + np.log(weights.sum()), abs=1e-4)
         masses, tiles = tile_masses(weights, SAMPLER.tile_len), np.arange(SAMPLER.num_uniforms(len(held)))
-        expected = SAMPLER.row_weights(weights, uniform(device.key, (head * GROUP + row << 32) + tiles, 0))
+        expected = SAMPLER.draws(weights, uniform(device.key, (head * GROUP + row << 32) + tiles, 0))
         drawn = draws[row] - START
         np.testing.assert_array_equal(drawn // SAMPLER.tile_len, tiles)
         # Rounding may move a draw to the next token.

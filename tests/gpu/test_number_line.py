@@ -8,7 +8,7 @@ from socket_theory.core.checks import bfloat16
 
 pytestmark = pytest.mark.gpu
 KEY, TOKENS, DIM = Key.from_seed(51), 200, 64
-SHARED = Budget(tokens=6, group="shared")
+SHARED = Budget(tokens=6, per="kv_head")
 
 
 def opposed(seed, dtype=np.float32):
@@ -23,9 +23,9 @@ def opposed(seed, dtype=np.float32):
 
 def summed(method, query, keys, planes):
     """Float64 sums of the exact soft scores over each KV head's pair, [2, N], and whether some head vanishes alone."""
-    cache = Socket(method.num_planes, method.num_tables).prepare(keys, keys, planes=planes)
-    settings = cache.spans, planes, method.query_map, method.temperature
-    logs = cache.backend.log_soft_scores(query, cache.arrays["codes"], *settings)[0].reshape(2, 2, -1)
+    cache = Socket(method.num_planes, method.num_tables).prepare(keys, keys, sample=planes)
+    settings = cache.kv_range, planes, method.query_map, method.temperature
+    logs = cache.backend.log_soft_scores(query, cache.index.arrays["codes"], *settings)[0].reshape(2, 2, -1)
     peaks, least = logs.max(axis=-1), np.log(np.finfo(np.float32).tiny)
     mixed = (peaks.min(axis=-1) < least) & (peaks.max(axis=-1) > least)
     return np.exp(logs - logs.max(axis=(1, 2), keepdims=True)).sum(axis=1), bool(mixed.any())
@@ -40,12 +40,12 @@ def test_a_shared_set_with_a_vanished_head_is_the_cpus_and_the_plans(device, tem
         query, keys, values = opposed(seed)
         host = method.prepare(keys, values, key=KEY)
         on_device = [device.put(array) for array in (query, keys, values)]
-        cache = method.prepare(*on_device[1:], planes=host.planes, backend=device.engine)
+        cache = method.prepare(*on_device[1:], sample=host.planes, backend=device.engine)
         plan = device.plan(cache, on_device[0], SHARED)
         plan.run(on_device[0])
         totals, some = summed(method, query, keys, host.planes)
         mixed += some
-        totals = totals * host.arrays["value_norms"][0] if value_weight else totals
+        totals = totals * host.index.arrays["value_norms"][0] if value_weight else totals
         found = {
             "cpu": method.attend(query, host, budget=SHARED).indices[0, ::2],
             "gpu": device.get(method.attend(on_device[0], cache, budget=SHARED).indices)[0, ::2],
@@ -68,17 +68,17 @@ def released(device, values, budget):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("group", ["per_head", "shared"])
+@pytest.mark.parametrize("group", ["query_head", "kv_head"])
 def test_the_scale_of_values_changes_no_set(device, dtype, group):
     element = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
-    values, budget = opposed(1)[2].astype(element), Budget(tokens=12, group=group)
+    values, budget = opposed(1)[2].astype(element), Budget(tokens=12, per=group)
     expected = released(device, values, budget)
     for power in (-90, -60, 60, 90):
         scaled = (values.astype(np.float64) * 2.0**power).astype(element)
         np.testing.assert_array_equal(released(device, scaled, budget), expected)
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("kv_head", [False, True])
 def test_products_of_scores_and_norms_do_not_underflow(device, shared):
     scores = np.zeros((1, 4, 32), np.float32) + np.arange(1, 33, dtype=np.float32) * np.float32(1e-30)
     norms = device.put(np.full((1, 2, 32), 1e-20, np.float32).astype(bfloat16()))

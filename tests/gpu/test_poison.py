@@ -13,10 +13,10 @@ pytestmark = pytest.mark.gpu
 STATE = {"codes", "norms", "fragments", "matrix", "center", "spans", "status", "counts", "floors", "tickets", "steps"}
 OUTPUTS = ("value", "lse", "indices", "lengths")
 CASES = [
-    (Socket.as_released(), 128, "bfloat16", 4, "per_head"),
-    (Socket(num_planes=8, value_weight=True), 64, "float32", 2, "shared"),
-    (Socket(num_planes=11, num_tables=70), 64, "float16", 5, "shared"),
-    (HardLSH(num_planes=4, num_tables=33), 128, "float32", 7, "per_head"),
+    (Socket.as_released(), 128, "bfloat16", 4, "query_head"),
+    (Socket(num_planes=8, value_weight=True), 64, "float32", 2, "kv_head"),
+    (Socket(num_planes=11, num_tables=70), 64, "float16", 5, "kv_head"),
+    (HardLSH(num_planes=4, num_tables=33), 128, "float32", 7, "query_head"),
 ]
 SANTA_CASES = [(Santa(40), 128, "bfloat16", 4), (Santa(40, "flash", 64), 128, "bfloat16", 4)]
 
@@ -45,10 +45,10 @@ def poison_cache(device, cache, byte):
         if name == "codes":
             layout = CodeLayout(cache.method.num_tables, cache.method.num_planes)
             codes = layout.unpack(held, 32 * array.shape[2])
-            empty = outside(cache.spans, codes.shape[-1])[:, None, None]
+            empty = outside(cache.kv_range, codes.shape[-1])[:, None, None]
             held = layout.pack(np.where(empty, byte & (2**layout.num_planes - 1), codes))
         else:
-            for rows, empty in zip(held, outside(cache.spans, array.shape[2]), strict=True):
+            for rows, empty in zip(held, outside(cache.kv_range, array.shape[2]), strict=True):
                 rows[:, empty] = np.nan
         array[...] = device.put(held)
 
@@ -62,7 +62,7 @@ def poisoned_step(device, case, byte):
     )
     cache = device.prepare(method, problem, capacity=533)
     poison_cache(device, cache, byte)
-    budget = Budget(fraction=0.2, sink=3, window=5, group=share)
+    budget = Budget(fraction=0.2, sink=3, window=5, per=share)
     plan = device.plan(cache, problem.query, budget)
     scratch = buffers(device.cupy, plan)
     for array in scratch.values():

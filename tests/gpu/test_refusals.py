@@ -50,7 +50,7 @@ def test_scores_that_are_nan_after_a_first_step_end(device, step, num_runs):
         plan.run(query * bad)
         with pytest.raises(RuntimeError, match="an output is not finite"):
             plan.check()
-    norms = cache.arrays["value_norms"].view(np.uint16)  # bfloat16
+    norms = cache.index.arrays["value_norms"].view(np.uint16)  # bfloat16
     right = norms.copy()
     norms[:, :, 10:200] = 0x7FC0  # NaN
     plan.run(query)
@@ -86,7 +86,7 @@ def test_appended_tokens_of_another_kind_are_refused(device, step):
         plan.append(device.cupy.zeros((2, 1, 1, 64), np.float32), token)
     with pytest.raises(ValueError, match="values has shape"):
         plan.append(token, device.cupy.zeros((2, 2, 2, 64), np.float32))
-    assert device.get(plan.spans).tolist() == plan.cache.spans.tolist()
+    assert device.get(plan.spans).tolist() == plan.cache.kv_range.tolist()
 
 
 def test_a_plan_needs_a_method_with_kernels_a_gpu_cache_and_a_head_ratio(device, step):
@@ -94,7 +94,7 @@ def test_a_plan_needs_a_method_with_kernels_a_gpu_cache_and_a_head_ratio(device,
     with pytest.raises(ValueError, match="pass a positive multiple of 2 query heads"):
         device.plan(cache, query[:, :5], BUDGET)
     one = {"kv_start": cache.kv_start, "kv_len": 1}
-    host = METHOD.prepare(device.get(cache.keys), device.get(cache.values), planes=cache.planes, **one)
+    host = METHOD.prepare(device.get(cache.keys), device.get(cache.values), sample=cache.sample, **one)
     with pytest.raises(ValueError, match="the cache is on backend 'numpy'"):
         device.plan(host, query, BUDGET)
     with pytest.raises(TypeError, match="Dense has no GPU decode plan"):
@@ -126,7 +126,7 @@ def test_mixed_libraries_are_refused(device, step):
     with pytest.raises(TypeError, match="query is a numpy array and the cache holds cupy arrays"):
         METHOD.attend(device.get(query), cache, budget=BUDGET)
     with pytest.raises(TypeError, match="keys is a cupy array and values a numpy array"):
-        METHOD.prepare(cache.keys, device.get(cache.values), planes=cache.planes)
+        METHOD.prepare(cache.keys, device.get(cache.values), sample=cache.sample)
 
 
 # head_dim of keys, of values, dtype of the cache, of the query, and what a refusal names.
@@ -235,4 +235,4 @@ def test_rows_and_heads_beyond_the_grid_are_refused(device):
     cache = METHOD.prepare(*rows, key=Key.from_seed(1), backend=device.engine)
     query = device.put(draw.standard_normal((1, 64, 256)).astype(np.float32))
     with pytest.raises(ValueError, match="64 query heads of head_dim=256 share a list: pass a budget"):
-        device.plan(cache, query, Budget(tokens=9, group="shared"))
+        device.plan(cache, query, Budget(tokens=9, per="kv_head"))

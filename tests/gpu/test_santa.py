@@ -125,7 +125,7 @@ def same_step(device, plan, query, step, first_row=0):
         tiles = np.arange(method.num_uniforms(length))
         offsets = uniform(plan.key, (row + first_row) << 32 | tiles, step=step)
         shares = drawn_shares(method, tile, weights, offsets, draws[sequence, head] - start)
-        moved[sequence, head] = np.abs(shares - method.row_weights(weights, offsets)).sum() / 2
+        moved[sequence, head] = np.abs(shares - method.draws(weights, offsets)).sum() / 2
         means[sequence, head] = shares @ drawn_from
     assert_close(device.get(plan.value), means, plan.value.dtype)
     return moved

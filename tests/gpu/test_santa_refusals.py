@@ -116,7 +116,7 @@ def test_a_query_of_another_kind_is_refused_and_not_counted(device):
     with pytest.raises(TypeError, match="values has dtype float16: pass bfloat16"):
         plan.append(token, device.cupy.zeros(token.shape, np.float16))
     assert not device.get(plan.steps).any()
-    assert device.get(plan.spans).tolist() == plan.cache.spans.tolist()
+    assert device.get(plan.spans).tolist() == plan.cache.kv_range.tolist()
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)

@@ -132,7 +132,7 @@ def test_a_step_captures_the_references_mass_from_end_to_end(device):
         method, head_dim=128, num_qo_heads=16, num_kv_heads=4, slots=TOKENS, spans=WHOLE * 2, dtype=bfloat16()
     )
     arrays = problem.query, problem.keys, problem.values
-    truth = method.attend(problem.query, method.prepare(*arrays[1:], planes=problem.planes), budget=budget)
+    truth = method.attend(problem.query, method.prepare(*arrays[1:], sample=problem.planes), budget=budget)
     step = method.attend(device.put(problem.query), device.prepare(method, problem), budget=budget)
     expected, found = captured(*arrays, truth.lse), captured(*arrays, device.get(step.lse))
     assert expected.mean() > 0.1

@@ -33,7 +33,7 @@ BUDGETS = [
     Budget(tokens=2999),
     Budget(tokens=10**6),
     Budget(fraction=1e-9, sink=2000, window=1500),
-    Budget(fraction=0.3, sink=1, group="shared"),
+    Budget(fraction=0.3, sink=1, per="kv_head"),
     Budget(fraction=1.0),
 ]
 

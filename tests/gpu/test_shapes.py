@@ -21,14 +21,14 @@ REFERENCE = NumpyBackend()
 # Every row compiles a few kernels, so these are few, and what a launch may vary freely is drawn by Hypothesis.
 # Method, head_dim, dtype, query heads a KV head, group of the budget.
 KERNELS = [
-    (Socket.as_released(), 128, "bfloat16", 4, "per_head"),
-    (Socket(num_planes=8, value_weight=True), 64, "float32", 2, "shared"),
-    (Socket(num_planes=16, num_tables=7, temperature=0.05), 64, "float16", 3, "per_head"),
-    (Socket(num_planes=1, num_tables=40, center_keys=True), 128, "float32", 8, "shared"),
-    (Socket(num_planes=3, num_tables=130, query_map="linear", temperature=3.0), 256, "bfloat16", 1, "per_head"),
-    (Socket(num_planes=11, num_tables=70), 64, "float16", 5, "shared"),
-    (Socket(num_planes=5, num_tables=1), 16, "float64", 6, "per_head"),
-    (HardLSH(num_planes=4, num_tables=33), 128, "float32", 7, "per_head"),
+    (Socket.as_released(), 128, "bfloat16", 4, "query_head"),
+    (Socket(num_planes=8, value_weight=True), 64, "float32", 2, "kv_head"),
+    (Socket(num_planes=16, num_tables=7, temperature=0.05), 64, "float16", 3, "query_head"),
+    (Socket(num_planes=1, num_tables=40, center_keys=True), 128, "float32", 8, "kv_head"),
+    (Socket(num_planes=3, num_tables=130, query_map="linear", temperature=3.0), 256, "bfloat16", 1, "query_head"),
+    (Socket(num_planes=11, num_tables=70), 64, "float16", 5, "kv_head"),
+    (Socket(num_planes=5, num_tables=1), 16, "float64", 6, "query_head"),
+    (HardLSH(num_planes=4, num_tables=33), 128, "float32", 7, "query_head"),
 ]
 # A share of the profile's examples for every row.
 EXAMPLES = max(5, settings.default.max_examples // 4)
@@ -66,7 +66,7 @@ ONE_TOKEN = {"batch": 1, "num_kv_heads": 1, "slots": 1, "seed": 0, "spare": 0, "
 def test_every_stage_is_the_references(device, kernels, shape):
     method, head_dim, dtype, group, share = kernels
     shape = dict(shape)
-    spare, budget = shape.pop("spare"), Budget(**shape.pop("budget"), group=share)
+    spare, budget = shape.pop("spare"), Budget(**shape.pop("budget"), per=share)
     element = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     heads = shape["num_kv_heads"] * group
     problem = device.problem(method, head_dim=head_dim, num_qo_heads=heads, dtype=element, **shape)
@@ -80,7 +80,7 @@ def test_every_stage_is_the_references(device, kernels, shape):
     totals_are_the_references(device, problem, method, codes, totals)
     np.testing.assert_array_equal(indices, selected(totals, problem.spans, budget, indices.shape[-1]))
     np.testing.assert_array_equal(device.get(plan.lengths), (indices >= 0).sum(axis=-1))
-    if share == "shared":
+    if share == "kv_head":
         indices = np.repeat(indices, group, axis=1)
     output_is_the_references(problem, indices, *output)
 
@@ -96,7 +96,7 @@ def index_is_the_references(device, problem, method, cache):
     from socket_gpu.socket_lsh.codes import CodeLayout
 
     layout, slots = CodeLayout(method.num_tables, method.num_planes), problem.keys.shape[2]
-    codes = layout.unpack(device.get(cache.arrays["codes"]), slots)
+    codes = layout.unpack(device.get(cache.index.arrays["codes"]), slots)
     centers = np.zeros(problem.keys.shape[:2]) if cache.center is None else device.get(cache.center)
     planes = np.arange(method.num_planes, dtype=np.uint16)[:, None]
     for row, head in np.ndindex(*problem.keys.shape[:2]):
@@ -106,7 +106,7 @@ def index_is_the_references(device, problem, method, cache):
         certain = rounding_margin(keys, problem.planes, center)
         assert not ((differ[:, None] >> planes & 1).astype(bool) & certain).any()
     if "value_norms" in cache.arrays:
-        norms = device.get(cache.arrays["value_norms"])[..., :slots]
+        norms = device.get(cache.index.arrays["value_norms"])[..., :slots]
         np.testing.assert_array_equal(valid(norms, problem.spans), valid(norms_of(problem), problem.spans))
     return codes
 

@@ -69,7 +69,7 @@ class ReferencePlan(SantaPlan):
             drawn = self.tokens(weights, uniforms)
             self.draws[sequence, head] = -1
             self.draws[sequence, head, : len(drawn)] = drawn
-            self.value[sequence, head] = self.method.row_weights(weights, uniforms) @ values.astype(np.float64)
+            self.value[sequence, head] = self.method.draws(weights, uniforms) @ values.astype(np.float64)
             self.lse[sequence, head] = np.log(2) * (scores.max() + np.log2(weights.sum()))
         self.steps += np.uint64(1)
 
@@ -81,7 +81,7 @@ class ReferencePlan(SantaPlan):
             budgets = flash_budgets(len(uniforms), self.method.num_samples)
             counts = tiled_counts(weights, self.method.tile_len, budgets, uniforms)
         else:
-            counts = np.rint(self.method.num_samples * self.method.row_weights(weights, uniforms)).astype(int)
+            counts = np.rint(self.method.num_samples * self.method.draws(weights, uniforms)).astype(int)
         return np.repeat(np.arange(len(weights)), counts)
 
 

@@ -47,7 +47,7 @@ def reference_draws(method, scores, uniforms):
         budgets = flash_budgets(len(uniforms), method.num_samples)
         counts = tiled_counts(weights, method.tile_len, budgets, uniforms)
     else:
-        counts = np.rint(method.num_samples * method.row_weights(weights, uniforms)).astype(int)
+        counts = np.rint(method.num_samples * method.draws(weights, uniforms)).astype(int)
     return np.repeat(np.arange(len(scores)), counts)
 
 

@@ -104,7 +104,7 @@ def cases():
     yield "scratch of no tile", lambda: DecodeShape(5, 4, 2, 8).score_scratch(0), ValueError, "num_tiles=0 was given"
     for sampler, given, needed in (("stratified", 8, 4), ("iid", 1, 4), ("flash", 1, 2), ("systematic", 2, 1)):
         drawn_by = Santa(4, sampler, 2 if sampler == "flash" else None)
-        call = lambda m=drawn_by, n=given: m.row_weights(law, np.zeros(n))  # noqa: E731
+        call = lambda m=drawn_by, n=given: m.draws(law, np.zeros(n))  # noqa: E731
         yield f"uniforms of {sampler}", call, ValueError, rf"uniforms have shape \({given},\): pass \[{needed}\] for 3"
 
 

@@ -116,7 +116,7 @@ def test_row_weights_are_those_of_the_sampler_that_is_named(name, samples):
     method, weights = sampler(name, samples), softmax_weights(7, 23)
     for uniforms in Key.from_seed(4).generator().random((50, method.num_uniforms(23))):
         expected = definition(name, weights, samples, 5, uniforms)
-        np.testing.assert_array_equal(method.row_weights(weights, uniforms), expected)
+        np.testing.assert_array_equal(method.draws(weights, uniforms), expected)
 
 
 @pytest.mark.parametrize("samples", [3, 16, 100])
@@ -125,13 +125,13 @@ def test_row_weights_are_unbiased_for_the_softmax_weights(name, samples):
     """Exactly, by quadrature over the uniform: a mean needs each uniform's marginal law only."""
     method, weights = sampler(name, samples), softmax_weights(4, 23)
     count = method.num_uniforms(23)
-    mean = np.mean([method.row_weights(weights, np.full(count, u)) for u in GRID], axis=0)
+    mean = np.mean([method.draws(weights, np.full(count, u)) for u in GRID], axis=0)
     np.testing.assert_allclose(mean, weights / weights.sum(), atol=1e-3)
 
 
 def test_row_weights_of_prop_have_the_bias_they_are_named_for():
     method, weights = sampler("biased_prop", 3), softmax_weights(4, 23)
-    mean = np.mean([method.row_weights(weights, np.full(5, u)) for u in GRID], axis=0)
+    mean = np.mean([method.draws(weights, np.full(5, u)) for u in GRID], axis=0)
     bias = prop_bias(weights, np.eye(23), 3, 5)
     assert np.abs(bias).max() > 0.05
     np.testing.assert_allclose(mean - weights / weights.sum(), bias, atol=1e-3)
@@ -143,7 +143,7 @@ def test_row_weights_add_up_to_one_and_avoid_masked_tokens(name, samples):
     method, weights = sampler(name, samples), softmax_weights(5, 31)
     weights[10:15] = 0  # a whole tile
     for points in Key.from_seed(1).generator().random((20, method.num_uniforms(31))):
-        rows = method.row_weights(weights, points)
+        rows = method.draws(weights, points)
         assert (rows >= 0).all()
         assert rows.sum() == pytest.approx(1, rel=1e-12)
         assert (rows[weights == 0] == 0).all()
@@ -153,14 +153,14 @@ def test_row_weights_add_up_to_one_and_avoid_masked_tokens(name, samples):
 def test_one_certain_token_is_the_whole_estimate(name):
     method, weights = sampler(name, 9), np.zeros(12)
     weights[8] = 0.3
-    rows = method.row_weights(weights, np.full(method.num_uniforms(12), 0.99))
+    rows = method.draws(weights, np.full(method.num_uniforms(12), 0.99))
     assert rows.tolist() == [0] * 8 + [1] + [0] * 3
 
 
 def test_an_offset_on_an_edge_counts_as_beyond_it():
     assert systematic_counts(np.ones(4), 2, np.array([0.0, 0.5])).tolist() == [[0, 1, 0, 1], [1, 0, 1, 0]]
     for method in (Santa(2, "systematic"), Santa(2, tile_len=3)):
-        assert method.row_weights(np.ones(4), np.array([0.5])).tolist() == [0.5, 0, 0.5, 0]
+        assert method.draws(np.ones(4), np.array([0.5])).tolist() == [0.5, 0, 0.5, 0]
 
 
 def test_a_fixed_offset_is_biased():

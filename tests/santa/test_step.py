@@ -46,7 +46,7 @@ def test_every_sampler_draws_by_the_uniforms_of_its_head(sampler):
     drawn = step(method)
     for row, head in np.ndindex(2, 4):
         uniforms = uniform(KEY, (4 * row + head) << 32 | np.arange(method.num_uniforms(50)))
-        rows = method.row_weights(softmax(row, head), uniforms)
+        rows = method.draws(softmax(row, head), uniforms)
         np.testing.assert_allclose(drawn.value[row, head], rows @ VALUES[row, head // 2], atol=1e-6)
         kept = drawn.indices[row, head]
         assert kept[kept >= 0].tolist() == np.flatnonzero(rows).tolist()

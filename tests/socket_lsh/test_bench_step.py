@@ -69,17 +69,17 @@ class NumpyPlan:
     def score(self, query):
         NumpyPlan.stages_run += 1
         cache, method = self.cache, self.cache.method
-        codes = LAYOUT.unpack(cache.arrays["codes"], cache.keys.shape[2])
-        settings = (cache.spans, cache.planes, method.query_map, method.temperature)
+        codes = LAYOUT.unpack(cache.index.arrays["codes"], cache.keys.shape[2])
+        settings = (cache.kv_range, cache.sample, method.query_map, method.temperature)
         scores = cache.backend.soft_scores(query, codes, *settings)
-        norms = cache.arrays.get("value_norms")
+        norms = cache.index.arrays.get("value_norms")
         self.scores[...] = scores if norms is None else cache.backend.weigh_scores(scores, norms)
 
     def select(self):
         NumpyPlan.stages_run += 1 if self.known else 2
         self.searches[3] += not self.known
         self.known = True
-        self.indices[...] = self.cache.backend.select(self.scores, self.cache.spans, self.budget, SHAPE.num_kv_heads)
+        self.indices[...] = self.cache.backend.select(self.scores, self.cache.kv_range, self.budget, SHAPE.num_kv_heads)
 
     def attend(self, query):
         NumpyPlan.stages_run += 1
@@ -104,7 +104,7 @@ class WrongMap(NumpyPlan):
 class NoNorms(NumpyPlan):
     def score(self, query):
         super().score(query)
-        self.scores[...] = self.scores / self.cache.arrays["value_norms"].repeat(2, axis=1)
+        self.scores[...] = self.scores / self.cache.index.arrays["value_norms"].repeat(2, axis=1)
 
 
 class AnotherHeadsSelection(NumpyPlan):
@@ -152,7 +152,7 @@ def numpy_kernels(monkeypatch):
 
     def packed(self, keys, values, **options):
         cache = prepare(self, keys, values, **options)
-        return replace(cache, arrays=cache.arrays | {"codes": LAYOUT.pack(cache.arrays["codes"])})
+        return replace(cache, arrays=cache.arrays | {"codes": LAYOUT.pack(cache.index.arrays["codes"])})
 
     monkeypatch.setattr(Socket, "prepare", packed)
     for module in (socket_step, stages):
@@ -247,8 +247,8 @@ def test_an_index_with_wrong_codes_ends_in_the_gate(inputs, monkeypatch):
 
     def without_a_ring(self, keys, values, **options):
         cache = packed(self, keys, values, **options)
-        cache.arrays["codes"].setflags(write=True)
-        cache.arrays["codes"][..., -1:, :] = 0
+        cache.index.arrays["codes"].setflags(write=True)
+        cache.index.arrays["codes"][..., -1:, :] = 0
         return cache
 
     monkeypatch.setattr(Socket, "prepare", without_a_ring)

@@ -24,8 +24,8 @@ def problem(seed, num_kv_heads=2, heads=2, signs=(1, -1, 0.5, -0.25)):
 
 def log_scores(method, query, cache):
     """Exact log soft scores [Hkv, group, N]."""
-    settings = cache.spans, cache.planes, method.query_map, method.temperature
-    logs = cache.backend.log_soft_scores(query, cache.arrays["codes"], *settings)[0]
+    settings = cache.kv_range, cache.sample, method.query_map, method.temperature
+    logs = cache.backend.log_soft_scores(query, cache.index.arrays["codes"], *settings)[0]
     return logs.reshape(cache.keys.shape[1], -1, logs.shape[-1])
 
 
@@ -39,7 +39,7 @@ def exact_totals(method, query, cache):
     """Float64 sums over each KV head's group of the soft scores, [Hkv, N], relative to the largest of each."""
     grouped = log_scores(method, query, cache)
     totals = np.exp(grouped - grouped.max(axis=(1, 2), keepdims=True)).sum(axis=1)
-    return totals * cache.arrays["value_norms"][0] if method.value_weight else totals
+    return totals * cache.index.arrays["value_norms"][0] if method.value_weight else totals
 
 
 @pytest.mark.parametrize("value_weight", [False, True])
@@ -51,7 +51,7 @@ def test_no_token_left_out_weighs_more_than_one_that_is_kept(temperature, heads,
     for seed in range(12):
         query, keys, values = problem(seed, heads=heads)
         cache = method.prepare(keys, values, key=KEY.fold_in("planes", seed))
-        kept = method.attend(query, cache, budget=Budget(tokens=4, group="shared")).indices[0]
+        kept = method.attend(query, cache, budget=Budget(tokens=4, per="kv_head")).indices[0]
         for kv_head, totals in enumerate(exact_totals(method, query, cache)):
             group = kept[heads * kv_head : heads * kv_head + heads]
             assert (group == group[0]).all()
@@ -69,8 +69,8 @@ def test_heads_that_all_vanish_are_added_on_one_scale():
     peaks = log_scores(method, query, cache).max(axis=-1)
     assert (peaks < np.log(np.finfo(np.float32).tiny)).all()
     assert ((abs(np.diff(peaks)) > 0.5) & (abs(np.diff(peaks)) < 10)).all()
-    settings = cache.spans, cache.planes, method.query_map, method.temperature
-    scores = cache.backend.soft_scores(query, cache.arrays["codes"], *settings, shared=True)
+    settings = cache.kv_range, cache.sample, method.query_map, method.temperature
+    scores = cache.backend.soft_scores(query, cache.index.arrays["codes"], *settings, shared=True)
     totals = scores.reshape(2, 2, -1).sum(axis=1, dtype=np.float64)
     np.testing.assert_allclose(totals, exact_totals(method, query, cache), rtol=1e-6, atol=1e-37)
 
@@ -88,14 +88,14 @@ def test_a_vanished_head_keeps_a_set_of_its_own_as_before():
 
 def test_shares_of_matching_tables_and_exact_logits_are_added():
     query, keys, values = problem(5, heads=4)
-    budget = Budget(tokens=6, group="shared")
+    budget = Budget(tokens=6, per="kv_head")
     oracle = OracleTopK().prepare(keys, values)
     logits = np.einsum("hgd,hnd->hn", query.reshape(2, 4, DIM), keys[0])
     for kv_head, kept in enumerate(OracleTopK().attend(query, oracle, budget=budget).indices[0, ::4]):
         np.testing.assert_array_equal(kept, np.sort(np.argsort(logits[kv_head])[-6:]))
     method = HardLSH(3, 40)
     cache = method.prepare(keys, values, key=KEY)
-    matches = cache.backend.hard_scores(query, cache.arrays["codes"], cache.spans, cache.planes)[0]
+    matches = cache.backend.hard_scores(query, cache.index.arrays["codes"], cache.kv_range, cache.sample)[0]
     counts = np.rint(matches.reshape(2, 4, -1) * 40).sum(axis=1)
     for kv_head, kept in enumerate(method.attend(query, cache, budget=budget).indices[0, ::4]):
         assert counts[kv_head, kept].min() >= np.delete(counts[kv_head], kept).max()
@@ -112,5 +112,5 @@ class Given(Method):
 
 def test_scores_of_the_users_own_are_added_as_they_are():
     query, keys, values = problem(6)
-    kept = Given().attend(query, Given().prepare(keys, values), budget=Budget(tokens=3, group="shared")).indices
+    kept = Given().attend(query, Given().prepare(keys, values), budget=Budget(tokens=3, per="kv_head")).indices
     assert kept[0].tolist() == [[0, 1, 2]] * 4

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory.bounds.importance import SamplingSpread
-from socket_theory.core.baselines import head_uniforms
 from socket_theory.core.claim import Claim, Context, Measurement, combine, worst
+from socket_theory.core.draws import head_uniforms
 from socket_theory.core.rng import Key
 from socket_theory.core.step import Step
 from socket_theory.santa.bounds import flash_spread
@@ -18,7 +18,7 @@ from socket_theory.santa.estimator import Santa
 from socket_theory.santa.samplers import systematic_counts
 
 Fold = Callable[[Key, str, int], Key]
-Draw = Callable[[Key, Step, NDArray[np.int64]], Float]
+Draw = Callable[[Key, tuple[int, ...], NDArray[np.int64]], Float]
 TAGS = ("request", "layer", "step")
 KV_LEN, SAMPLES = 40, 8
 
@@ -26,7 +26,7 @@ KV_LEN, SAMPLES = 40, 8
 def _step(batch: int, heads: int) -> Step:
     """A step at which all keys score alike; value j is j."""
     method, values = Santa(SAMPLES), np.broadcast_to(np.arange(float(KV_LEN))[:, None], (batch, 1, KV_LEN, 1))
-    return Step.start(method, np.ones((batch, heads, 1)), method.prepare(np.ones(values.shape), values), None, None)
+    return Step(np.ones((batch, heads, 1)), method.prepare(np.ones(values.shape), values), sm_scale=1.0)
 
 
 def _nested(key: Key, fold: Fold, sizes: Sequence[int]) -> list[Key]:
@@ -39,7 +39,7 @@ def _nested(key: Key, fold: Fold, sizes: Sequence[int]) -> list[Key]:
 
 def _offsets(keys: Sequence[Key], draw: Draw, step: Step, tiles: int) -> Float:
     """Those of every key, sequence, head and tile, in one array."""
-    return np.concatenate([draw(key, step, np.arange(tiles)).ravel() for key in keys])
+    return np.concatenate([draw(key, step.query.shape, np.arange(tiles)).ravel() for key in keys])
 
 
 def _repeated(context: Context, fold: Fold, draw: Draw) -> Measurement:
@@ -58,7 +58,7 @@ def _estimator(context: Context) -> Measurement:
     step, parts = _step(3, 4), []
     for key in _nested(context.key, Key.fold_in, (1, 1, 2)):
         seen = step.cache.method.attend(np.ones((3, 4, 1)), step.cache, key=key).value[..., 0]
-        counts = systematic_counts(np.ones(KV_LEN), SAMPLES, head_uniforms(key, step, np.arange(1))[..., 0])
+        counts = systematic_counts(np.ones(KV_LEN), SAMPLES, head_uniforms(key, step.query.shape, np.arange(1))[..., 0])
         parts.append(largest_gap(seen, counts @ np.arange(float(KV_LEN)) / SAMPLES))
     return combine(*parts)
 
@@ -115,9 +115,9 @@ def _tag_ignored(key: Key, tag: str, place: int) -> Key:
     return key.fold_in("place", place)
 
 
-def _heads_in_pairs(key: Key, step: Step, tiles: NDArray[np.int64]) -> Float:
-    heads = np.arange(step.query.shape[1])
-    return head_uniforms(key, step, tiles)[:, heads - heads % 2]
+def _heads_in_pairs(key: Key, shape: tuple[int, ...], tiles: NDArray[np.int64]) -> Float:
+    heads = np.arange(shape[1])
+    return head_uniforms(key, shape, tiles)[:, heads - heads % 2]
 
 
 def _control(context: Context) -> Measurement:

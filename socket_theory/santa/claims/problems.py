@@ -1,6 +1,6 @@
 """Laws, values and uniforms the SANTA claims share, and how to enumerate what a sampler does with its uniforms.
 
-A claim about a sampler is checked on `Santa.row_weights`, which the estimator calls (`drawn_rows`).
+A claim about a sampler is checked on `Santa.draws`, which the estimator calls (`drawn_rows`).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def one_uniform(places: ArrayLike, copies: int) -> tuple[Float, Float]:
 
 def drawn_rows(method: Santa, weights: Float, points: Float) -> Float:
     """What the estimator multiplies each row by at uniforms [M, K]: [M, N]."""
-    return np.stack([method.row_weights(weights, uniforms) for uniforms in points])
+    return np.stack([method.draws(weights, uniforms) for uniforms in points])
 
 
 def gauss_in_strata(strata: int, nodes: int) -> tuple[Float, Float]:

@@ -64,7 +64,7 @@ def _one_run(key: Key, problem: Problem, form: Form, count: int) -> tuple[ErrorT
     kernel, query, keys, values = problem.kernel, problem.query, problem.keys, problem.values
     planes = Planes(key.generator().standard_normal((count, kernel.num_planes, kernel.head_dim)))
     method = SocketSampling(kernel.num_planes, count, kernel.query_map, kernel.temperature, num_samples=count)
-    cache = method.prepare(keys[None], values[None], planes=planes)
+    cache = method.prepare(keys[None], values[None], sample=planes)
     mapped = apply_query_map(project_query(query, planes), kernel.query_map, kernel.head_dim)
     weights = np.exp(log_soft_collision_scores(mapped, hash_keys(keys, planes), kernel.temperature))
     finite, spread = weights @ values / weights.sum(), plain_spread(weights, values)

@@ -54,7 +54,7 @@ class Instance:
     def estimates(self, context: Context, samples: int, trials: int, value_aware: bool) -> Float:
         """`trials` independent outputs of SocketSampling, [trials, E]: as many heads with the same query."""
         method = SocketSampling(NUM_PLANES, NUM_TABLES, "tanh", TEMPERATURE, samples, value_aware)
-        cache = method.prepare(self.keys[None], self.values[None], planes=self.planes)
+        cache = method.prepare(self.keys[None], self.values[None], sample=self.planes)
         batches = context.batches(trials, HEADS_AT_ONCE)
         return np.concatenate(
             [method.attend(np.tile(self.query, (heads, 1)), cache, key=key).value for key, heads in batches]

@@ -36,7 +36,7 @@ def _truncations(context: Context, renormalised: bool) -> Iterator[tuple[Float, 
         (RandomTokens(), None, draw),
         (Socket(8, 16), planes, None),
     ):
-        estimate = method.attend(query, method.prepare(keys, values, planes=given), budget=budget, key=key)
+        estimate = method.attend(query, method.prepare(keys, values, sample=given), budget=budget, key=key)
         for head, one in enumerate(query):
             rest = np.setdiff1d(np.arange(120), estimate.indices[head])
             whole, others = (softmax_attention(one, keys[0, at], values[0, at]) for at in (slice(None), rest))
