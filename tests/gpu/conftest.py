@@ -47,7 +47,7 @@ class Device:
         key, shape = KEY.fold_in("seed", seed), shape | {"batch": len(spans) if spans else shape.get("batch", 2)}
         drawn = random_problem(key, num_tables=1, num_planes=1, head_dim=head_dim, **shape)
         hashes = isinstance(method, HashingMethod)
-        planes = planes_of(method.num_tables, method.num_planes, head_dim) if hashes else drawn.sample
+        planes = planes_of(method.num_tables, method.num_planes, head_dim) if hashes else drawn.planes
         if spans is None:
             return replace(drawn, planes=planes)
         rows = key.generator().standard_normal((2, *drawn.keys.shape))
@@ -65,7 +65,7 @@ class Device:
 
     def prepare(self, method: Method, problem: Problem, **options: Any) -> Cache:
         spans = {"kv_start": problem.spans[:, 0], "kv_len": problem.spans[:, 1]}
-        index = {"planes": problem.planes} if isinstance(method, HashingMethod) else {}
+        index = {"sample": problem.planes} if isinstance(method, HashingMethod) else {}
         keys, values = self.put(problem.keys), self.put(problem.values)
         return method.prepare(keys, values, backend=self.engine, **index, **spans, **options)
 
@@ -102,6 +102,6 @@ def device(request: pytest.FixtureRequest) -> Device:
         pytest.skip(missing)
     import cupy
 
-    from socket_gpu.core.backend import CupyBackend
+    from socket_gpu.registry import CupyBackend
 
     return Device(cupy, CupyBackend())
