@@ -13,10 +13,12 @@ import pytest
 
 from socket_gpu import missing_requirement
 from socket_theory import Budget, Key
+from socket_theory.core.backend import operations
 from socket_theory.core.cache import Cache
 from socket_theory.core.hashing import Planes, SignHash
 from socket_theory.core.hashing_method import HashingMethod
 from socket_theory.core.method import Method
+from socket_theory.socket_lsh.operations import FAMILY
 from socket_theory.testing import Problem, random_problem
 
 KEY = Key.from_seed(31)
@@ -34,6 +36,8 @@ class Device:
 
     cupy: Any
     engine: Any
+    operations: Any
+    """SOCKET's own operations on it."""
     key: Key = KEY
 
     def put(self, array: Any) -> Any:
@@ -97,11 +101,12 @@ def device(request: pytest.FixtureRequest) -> Device:
     missing = missing_requirement()
     if missing and ON_CPU:
         engine = request.getfixturevalue("gpu_on_cpu")
-        return Device(engine.cupy, engine)
+        return Device(engine.cupy, engine, operations(FAMILY, engine))
     if missing:
         pytest.skip(missing)
     import cupy
 
     from socket_gpu.registry import CupyBackend
 
-    return Device(cupy, CupyBackend())
+    engine = CupyBackend()
+    return Device(cupy, engine, operations(FAMILY, engine))

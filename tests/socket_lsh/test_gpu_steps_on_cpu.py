@@ -72,7 +72,7 @@ def valid(array: Any, spans: Any) -> Any:
 
 def require_index(cache: Any, planes: Any) -> Any:
     """Codes and norms of the valid tokens are the reference's. Gives the codes."""
-    method, spans, keys = cache.method, host(cache.kv_range), host(cache.keys)
+    method, spans, keys, frozen = cache.method, host(cache.kv_range), host(cache.keys), cache.index.frozen
     layout, words = CodeLayout(method.num_tables, method.num_planes), host(cache.index.arrays["codes"])
     codes = layout.unpack(words, keys.shape[2])
     by_slot = [
@@ -83,11 +83,7 @@ def require_index(cache: Any, planes: Any) -> Any:
     place = np.arange(method.num_planes, dtype=np.uint16)[:, None]
     for row, head in np.ndindex(*keys.shape[:2]):
         own = keys[row, head, slice(*np.cumsum(spans[row]))]
-        center = (
-            0.0
-            if cache.index.frozen.get("center") is None
-            else host(cache.index.frozen["center"])[row, head].astype(np.float64)
-        )
+        center = host(frozen["center"])[row, head].astype(np.float64) if "center" in frozen else 0.0
         differ = codes[row, head][:, slice(*np.cumsum(spans[row]))] ^ hash_keys(own, planes, center)
         certain = rounding_margin(own, planes, center)
         assert certain.mean() > 0.98
@@ -146,9 +142,8 @@ def test_steps_and_appends_are_the_references(gpu_on_cpu: Any, group: Any, dtype
     problem = problem_of(method, element)
     cache = prepare(gpu_on_cpu, method, problem)
     if method.center_keys:
-        np.testing.assert_array_equal(
-            host(cache.index.frozen["center"]), REFERENCE.mean_keys(problem.keys, problem.spans)
-        )
+        center = host(cache.index.frozen["center"])
+        np.testing.assert_array_equal(center, REFERENCE.mean_keys(problem.keys, problem.spans))
     # So many that a list is split in two, unevenly.
     query, budget = gpu_on_cpu.cupy.asarray(problem.query), Budget(tokens=71, sink=3, window=5, per=group)
     plan = DecodePlan(cache, num_qo_heads=4, budget=budget, sm_scale=SM_SCALE, out_dtype=np.float32)
