@@ -45,7 +45,9 @@ class Prefill:
     def of(cls, value: Any, lse: Any, dtype: Any, cache: Cache, frozen: tuple[str, ...]) -> Prefill:
         """Of the backend's arrays [B, Hq, T, E] and [B, Hq, T]."""
         shaped = [a.reshape(*cache.batch_shape, *a.shape[1:]) for a in (cast_output(value, dtype), lse)]
-        return cls(*(from_native(array, cache.array_type) for array in shaped), cache, None, frozen)
+        return cls(
+            from_native(shaped[0], cache.array_type), from_native(shaped[1], cache.array_type), cache, None, frozen
+        )
 
 
 def checked_chunk(query: Any, cache: Cache, tokens: int) -> Any:
@@ -99,8 +101,10 @@ def causal_attention(query: Any, rows: Rows, first: Any, sm_scale: float) -> tup
 
 
 def _block(asked: Any, rows: Rows, row: int, kv_head: int, start: int, slots: Any) -> tuple[Any, Any]:
-    """State of scaled queries [group, n, D] at `slots` [n] over the slots from `start` on: [group, n, E], [group, n]."""
-    top = total = weighted = None
+    """State [group, n, E], [group, n] of scaled queries [group, n, D] at `slots` [n] over the slots from `start` on."""
+    top: Any = None
+    total: Any = 0
+    weighted: Any = 0
     for begin in range(start, int(slots[-1]) + 1, _KEY_BLOCK):
         stop = min(begin + _KEY_BLOCK, int(slots[-1]) + 1)
         keys, values = (array.astype(np.float64) for array in rows.read(row, kv_head, slice(begin, stop)))
@@ -111,8 +115,8 @@ def _block(asked: Any, rows: Rows, row: int, kv_head: int, start: int, slots: An
         largest = logits.max(axis=-1, keepdims=True)
         reference = largest if top is None else np.maximum(top, largest)
         weights = np.exp(logits - reference)
-        kept = None if top is None else np.exp(top - reference)
-        total = weights.sum(axis=-1, keepdims=True) + (0 if kept is None else kept * total)
-        weighted = weights @ values + (0 if kept is None else kept * weighted)
+        kept = 0 if top is None else np.exp(top - reference)
+        total = weights.sum(axis=-1, keepdims=True) + kept * total
+        weighted = weights @ values + kept * weighted
         top = reference
     return weighted / total, (top + np.log(total))[..., 0]
