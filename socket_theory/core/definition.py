@@ -120,7 +120,8 @@ def refuse(method: Definition, **arguments: Any) -> None:
     """TypeError for every argument given that the method does not use."""
     for name, given in arguments.items():
         if given is not None:
-            raise TypeError(f"{type(method).__name__} does not use {name}, and {name}={given!r} was given: drop it.")
+            shown = f"array of shape {tuple(given.shape)}" if hasattr(given, "shape") else f"{given!r}"
+            raise TypeError(f"{type(method).__name__} does not use {name}, and {name}={shown} was given: drop it.")
 
 
 def require_key(method: Definition, key: Key | None) -> Key:

@@ -13,6 +13,7 @@ from socket_theory.core.cache import Cache
 from socket_theory.core.definition import Definition, refuse, require_key
 from socket_theory.core.estimate import Estimate
 from socket_theory.core.finish import finish, output_dtype, stack
+from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.prefill import Prefill, causal_attention, checked_chunk
 from socket_theory.core.prepare import prepared
 from socket_theory.core.queries import checked_method, checked_query, checked_scale, single_steps
@@ -140,7 +141,7 @@ class Method(Definition, abstract=True):
         self,
         query: Any,
         keys: Any,
-        values: Any,
+        values: Any = None,
         *,
         cache: Cache | None = None,
         sm_scale: float | None = None,
@@ -160,6 +161,7 @@ class Method(Definition, abstract=True):
         query : array [..., Hq, T, D]
             A query for each token of keys.
         keys, values : arrays [..., Hkv, T, D] and [..., Hkv, T, E]
+            Or instead of both an owner's rows: of the first chunk, or after they have grown by T tokens.
         cache : Cache, optional
             Of the chunks before, for a further one.
         sm_scale, out_dtype, carry
@@ -171,13 +173,16 @@ class Method(Definition, abstract=True):
         Raises as `prepare`, `Cache.append` and `attend`.
         """
         refuse(self, carry=carry)
+        owned = isinstance(keys, OwnedElsewhere)
         if cache is None:
             grown, first = self.prepare(keys, values, **prepared_with), 0
         else:
             refuse(self, **prepared_with)
             checked_method(cache, self)
-            grown, first = cache.append(keys, values), cache.rows.ends
-        native = checked_chunk(query, grown, np.shape(keys)[-2])
+            grown, first = cache.append(keys, values, tokens=np.shape(query)[-2] if owned else None), cache.rows.ends
+        if not self.keeps_rows:
+            raise NotImplementedError(f"{type(self).__name__} keeps no rows to attend to: it must define prefill.")
+        native = checked_chunk(query, grown, first, None if owned else np.shape(keys)[-2])
         dtype = native.dtype if out_dtype is None else output_dtype(out_dtype)
         scale = checked_scale(sm_scale, native.shape[-1])
         with callers_stream(grown.array_type):

@@ -28,7 +28,8 @@ def prepared(
 ) -> Cache:
     """The cache of `Method.prepare`, whose arguments these are; `ranges` are kv_start and kv_len."""
     if isinstance(keys, OwnedElsewhere):
-        refuse(method, values=values, capacity=capacity)
+        if values is not None or capacity is not None:
+            raise TypeError(f"values or capacity was given with {type(keys).__name__}, whose owner has both: drop it.")
         rows, array_type = keys.native()
         batch_shape: tuple[int, ...] = rows.shape[:1]
     else:
