@@ -87,6 +87,7 @@ def gpu_on_cpu(cupy_on_cpu: ModuleType) -> Iterator[Any]:
     """The GPU backend, its kernels on the CPU, for as long as a module's tests run."""
     pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
     from socket_gpu.core import _compile, _launch, backend
+    from socket_gpu.registry import CupyBackend
 
     cached = (_compile._module, _launch._attribute, backend._require)
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
@@ -94,7 +95,7 @@ def gpu_on_cpu(cupy_on_cpu: ModuleType) -> Iterator[Any]:
         patch.setattr(backend, "missing_requirement", lambda: None)
         for function in cached:
             function.cache_clear()
-        yield backend.CupyBackend()
+        yield CupyBackend()
     for function in cached:
         function.cache_clear()
 

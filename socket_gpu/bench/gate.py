@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.core.hashing import Planes, hash_keys
-from socket_theory.core.numpy_backend import NumpyBackend
 from socket_theory.core.selection import Budget, select_tokens
-from socket_theory.testing import TOLERANCES, relative_rms, rounding_margin
+from socket_theory.testing import TOLERANCES, relative_rms
 
 Array = NDArray[Any]
 
 SCORE_ERROR = 0.02
-LEAST_CERTAIN = 0.99
 ROWS = 4
 
 
@@ -33,24 +30,6 @@ def poison(*arrays: Any) -> None:
     """Overwrite arrays with NaN, or with -1 where they hold integers, so that nothing stale passes."""
     for array in arrays:
         array.view(np.uint8).fill(255)
-
-
-def require_codes(name: str, codes: Array, keys: Array, planes: Planes) -> None:
-    """Codes [L, n] of keys [n, D] equal the reference's where a bit is beyond rounding, which is nearly everywhere."""
-    certain = rounding_margin(keys, planes)
-    if certain.mean() < LEAST_CERTAIN:
-        raise GateError(f"only {certain.mean():.4f} of the code bits of {name} are certain enough to be compared.")
-    place = (1 << np.arange(planes.num_planes)).astype(np.uint16)[:, None]
-    mask = (certain * place).sum(axis=1).astype(np.uint16)
-    wrong = int(((codes ^ hash_keys(keys, planes)) & mask != 0).sum())
-    if wrong:
-        raise GateError(f"{wrong} of {codes.size} codes of {name} differ from the reference beyond rounding.")
-
-
-def require_norms(name: str, norms: Array, values: Array) -> None:
-    """Norms [n] of values [n, D] within the bfloat16 tolerance."""
-    expected = NumpyBackend().value_norms(values[None, None], np.array([[0, len(values)]]))[0, 0]
-    _require_close(f"the value norms of {name}", norms, expected)
 
 
 def require_scores(name: str, scores: Array, expected: Array) -> None:
@@ -77,10 +56,11 @@ def require_selection(name: str, indices: Array, scores: Array, budget: Budget) 
 
 def require_value(name: str, value: Array, expected: Array) -> None:
     """An attention output within the bfloat16 tolerance of the float64 one."""
-    _require_close(f"the output of {name}", value, expected)
+    require_close(f"the output of {name}", value, expected)
 
 
-def _require_close(name: str, found: Array, expected: Array) -> None:
+def require_close(name: str, found: Array, expected: Array) -> None:
+    """Anything within the bfloat16 tolerance of what is expected."""
     error, allowed = relative_rms(found, expected), TOLERANCES["bfloat16"]
     if not error <= allowed:
         raise GateError(f"{name} has a relative RMS error of {error:.3g}, and {allowed:g} is allowed.")

@@ -53,6 +53,16 @@ def aligned(array: Any) -> Any:
     return array.copy() if array.data.ptr % 16 else array
 
 
+def row_major(array: Any) -> Any:
+    """`array`, or a row-major copy of it that starts at a multiple of 16 bytes."""
+    return aligned(import_module("cupy").ascontiguousarray(array))
+
+
+def on_device(kv_range: Any) -> Any:
+    """Spans on the device, int64 [B, 2]."""
+    return import_module("cupy").asarray(kv_range, dtype=np.int64)
+
+
 def settle() -> None:
     """Wait for the current stream, before what was launched on it is used on another."""
     import_module("cupy").cuda.get_current_stream().synchronize()

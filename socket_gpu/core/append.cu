@@ -2,6 +2,10 @@
 //
 // copy_rows: rows [B*Hkv, T, D] of 16-byte packs into slots [B*Hkv, N, D]; none is written
 // where they would pass the last slot. advance_spans: kv_len += T where it fits, else status bit 0 and the span stays as it was.
+//
+// Reference: socket_theory/core/rows.py
+// Launcher: socket_gpu/core/append.py
+// Tests: tests/socket_lsh/test_gpu_steps_on_cpu.py, tests/gpu/test_decode.py
 #include "common.cuh"
 
 extern "C" __global__ void copy_rows(const uint4* __restrict__ rows, uint4* __restrict__ slots,

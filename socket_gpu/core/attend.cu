@@ -1,6 +1,6 @@
 // Exact softmax attention over index lists: split over the list, merged by the block that finishes a row last.
 //
-// HEADS query heads share a list: 1, or the whole GQA group for group="shared", where a row is read once for all.
+// HEADS query heads share a list: 1, or the whole GQA group for per="kv_head", where a row is read once for all.
 // A row of K or V takes LANES lanes of 16 bytes times PACKS; 32 / LANES tokens per warp and UNROLL of those at once keep
 // enough bytes in flight. Online softmax per lane group in the accumulator type; partial states are merged by
 // (m, l, sum), the algebra of C1. An empty split contributes m = -inf, l = 0. Status bit 1: an output is not finite.
@@ -8,6 +8,10 @@
 // Grid: (splits, B * rows a sequence). partial [rows, splits, HEADS, HEAD_DIM + 2]; tickets are left at zero.
 // Cost a kept token: 2 * HEAD_DIM elements a list. In a step of 32/8 heads at 131072 tokens on an H100: v1, plain loads,
 // 35 us, of which 5 went to writing back the scorer's scores; v2, rows marked as read once, 30 us.
+//
+// Reference: socket_theory/core/attention.py
+// Launcher: socket_gpu/core/attend.py
+// Tests: tests/socket_lsh/test_gpu_steps_on_cpu.py, tests/gpu/test_shapes.py
 #include "common.cuh"
 
 typedef Element<KV_T>::Sum Sum;

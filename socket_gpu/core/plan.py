@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from socket_gpu.core._launch import checked, settle
-from socket_gpu.socket_lsh import hash_keys as key_index
+from socket_gpu.core.append import advance_spans, append_into
 from socket_theory.core.array_types import array_type, callers_stream, from_native, to_native
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_count, require_head_ratio, require_positive
+from socket_theory.core.rows import DenseRows
 from socket_theory.core.step import output_dtype
 
 STATUS = {
@@ -32,14 +33,19 @@ class PlannedStep:
     Raises
     ------
     TypeError, ValueError
-        For a cache of another backend, values of another dtype or head_dim than keys, a wrong head ratio, or an
-        out_dtype that is no float.
+        For a cache of another backend or of rows that somebody else owns, values of another dtype or head_dim than
+        keys, a wrong head ratio, or an out_dtype that is no float.
     """
 
     def __init__(self, cache: Cache, num_qo_heads: int, sm_scale: float | None, out_dtype: Any) -> None:
         cupy = import_module("cupy")
         if cache.backend.name != "cupy":
             raise ValueError(f"the cache is on backend {cache.backend.name!r}: prepare it with CuPy or CUDA arrays.")
+        if not isinstance(cache.rows, DenseRows):
+            raise TypeError(
+                f"the cache reads {type(cache.rows).__name__} and a plan reads and appends to rows of its cache's own: "
+                "pass a cache prepared from arrays keys and values."
+            )
         keys, values = cache.keys, cache.values
         if values.dtype != keys.dtype or values.shape != keys.shape:
             raise ValueError(
@@ -97,10 +103,10 @@ class PlannedStep:
             shape = (*self.cache.keys.shape[:2], tokens, self.cache.keys.shape[-1])
             for name, rows in zip(("keys", "values"), new, strict=True):
                 checked(name, rows, self.cache.keys.dtype, shape, alignment=16)
-            key_index.append_into(self.cache.keys, new[0], self.spans)
-            key_index.append_into(self.cache.values, new[1], self.spans)
+            append_into(self.cache.keys, new[0], self.spans)
+            append_into(self.cache.values, new[1], self.spans)
             self._index(*new)
-            key_index.advance_spans(self.spans, self.status, tokens, self.slots)
+            advance_spans(self.spans, self.status, tokens, self.slots)
 
     def check(self) -> None:
         """Wait for the current stream; RuntimeError with all that went wrong in runs and appends since the last check.

@@ -6,7 +6,7 @@
 // list, or were never made (scores from elsewhere), the same search runs over all scores instead: the floor decides
 // the time, never the result, and order of arrival cannot change either.
 //
-// Rows: query heads, or KV heads for group="shared"; `rows_per_sequence` of them share a span. PARTS blocks a row: each
+// Rows: query heads, or KV heads for per="kv_head"; `rows_per_sequence` of them share a span. PARTS blocks a row: each
 // finds the threshold and writes its part of the slots, so that few rows keep more of the chip busy.
 // Status bit 2, if asked for: no score of a row is a normal float.
 // survivors [rows, capacity] of keys, the first PER_THREAD a thread in its registers and the rest read again by every
@@ -20,6 +20,10 @@
 // registers end, 13 us and 85 more where all rows search all scores; v8, histograms that begin where the last step's
 // threshold lay, ties and marks in one pass, the search over all scores a function of its own: 11-12 us, and 56 more.
 // Instructions are fetched anew in every step: what is not taken must lie apart, and loops are unrolled little.
+//
+// Reference: socket_theory/core/selection.py
+// Launcher: socket_gpu/core/select_tokens.py
+// Tests: tests/core/test_kernels_on_cpu.py, tests/gpu/test_selection.py
 #include "common.cuh"
 
 #define SELECT_THREADS 1024
@@ -301,7 +305,7 @@ extern "C" __global__ void __launch_bounds__(SELECT_THREADS, BLOCKS_A_SM)
     for (int i = kept + thread; i < max_kept; i += SELECT_THREADS) out[i] = -1;
 }
 
-// group="shared": the scores of a KV head's query heads, added in head order.
+// per="kv_head": the scores of a KV head's query heads, added in head order.
 extern "C" __global__ void sum_group(const float* __restrict__ scores, float* __restrict__ total, i64 slots, int group) {
     const i64 slot = (i64)blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
     if (slot >= slots) return;

@@ -12,8 +12,8 @@ from socket_gpu.core._launch import settle
 from socket_gpu.core.backend import CupyBackend
 from socket_gpu.core.plan import PlannedStep
 from socket_gpu.santa import draw
-from socket_theory.core.baselines import require_key
 from socket_theory.core.cache import Cache
+from socket_theory.core.method import require_key
 from socket_theory.core.rng import Key
 from socket_theory.santa.estimator import Santa
 

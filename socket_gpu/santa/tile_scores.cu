@@ -12,6 +12,10 @@
 // 32/8 heads of 128, on an H100, where a plain read of the keys takes 87 us: v1, blocks of 256 threads, a warp 256 tokens,
 // 94 us; v2, blocks of 64, a warp 128 tokens, 92. Left: plain loads in place of read-once ones, 102; three blocks of 256 a
 // processor, which spill, 106. Without writing the scores it would be 93 in place of 94.
+//
+// Reference: socket_theory/core/attention.py
+// Launcher: socket_gpu/santa/draw.py
+// Tests: tests/santa/test_gpu_steps_on_cpu.py, tests/gpu/test_santa.py
 #include "common.cuh"
 
 #define WARPS (THREADS / 32)

@@ -17,6 +17,10 @@
 // 11 and 23 us; v2, two or four draws at a time, 13-14 and 27; v3, sums of a tile in float, a search by all lanes, 12 and
 // 22; v4, scores asked for a draw ahead and rows added a draw later, 11 and 22; v5, edges spread over the banks, no
 // division a draw, one offset a block and not a thread, 9 and 19. Tiles of 32 are too many to add up, 21 and 33.
+//
+// Reference: socket_theory/santa/samplers.py, socket_theory/santa/tiles.py
+// Launcher: socket_gpu/santa/draw.py
+// Tests: tests/santa/test_draws_on_cpu.py, tests/gpu/test_santa.py
 #include "common.cuh"
 
 #define WARPS (THREADS / 32)

@@ -19,6 +19,7 @@ from socket_gpu.socket_lsh.bench_step import index_bytes_a_token
 from socket_gpu.socket_lsh.cases import INDEX_SHAPE, RELEASED
 from socket_gpu.socket_lsh.codes import LANES
 from socket_gpu.socket_lsh.gate import check_index
+from socket_gpu.socket_lsh.index_gate import require_codes, require_norms
 from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory.core.rng import Key
 
@@ -50,7 +51,7 @@ def measure_index(clock: Clock) -> list[Row]:
 
 
 def _time_build(plan: DecodePlan, inputs: Inputs, clock: Clock) -> Timing:
-    codes, norms = (plan.cache.arrays[name] for name in ("codes", "value_norms"))
+    codes, norms = (plan.cache.index.arrays[name] for name in ("codes", "value_norms"))
 
     def build() -> None:
         hash_keys.hash_into(codes, inputs.keys, plan.spans, plan.layout, plan.matrix, plan.center)
@@ -98,7 +99,7 @@ def _check_appended(plan: DecodePlan, keys: Any, values: Any) -> None:
         stored = [host(array[sequence, head])[slot : slot + 1] for array in (cache.keys, cache.values)]
         if not ((stored[0] == key).all() and (stored[1] == value).all()):
             raise gate.GateError(f"the key or value of {name} was not stored.")
-        words = host(cache.arrays["codes"][sequence, head])[slot // LANES :]
+        words = host(cache.index.arrays["codes"][sequence, head])[slot // LANES :]
         codes = plan.layout.unpack(words, slot % LANES + 1)[:, -1:]
-        gate.require_codes(name, codes, key, cache.sample)
-        gate.require_norms(name, host(cache.arrays["value_norms"][sequence, head])[slot : slot + 1], value)
+        require_codes(name, codes, key, cache.sample)
+        require_norms(name, host(cache.index.arrays["value_norms"][sequence, head])[slot : slot + 1], value)

@@ -69,8 +69,7 @@ def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock)
 
 def index_bytes_a_token(cache: Cache) -> int:
     """Bytes of the index, padding to blocks included, that a KV head stores for a token."""
-    parts = [array for name, array in cache.arrays.items() if name not in ("keys", "values")]
-    return sum(int(array.nbytes) for array in parts) // int(np.prod(cache.keys.shape[:3]))
+    return sum(int(array.nbytes) for array in cache.index.arrays.values()) // int(np.prod(cache.keys.shape[:3]))
 
 
 def _first_query(plan: DecodePlan, inputs: Inputs, query: Any) -> Callable[[int], None]:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from socket_gpu.bench import gate
 from socket_gpu.bench.gate import sampled_rows
 from socket_gpu.socket_lsh.codes import LANES, CodeLayout
+from socket_gpu.socket_lsh.index_gate import require_codes, require_norms
 from socket_theory.core.attention import softmax_attention
 from socket_theory.core.cache import Cache
-from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.socket_lsh.operations import NumpyOperations
 
 BLOCKS = 128
 
@@ -37,9 +38,9 @@ def check_index(cache: Cache) -> None:
     for sequence, head in sampled_rows(*cache.keys.shape[:2]):
         name = f"sequence {sequence}, KV head {head}"
         slots, codes, norms = _sampled_index(cache, sequence, head)
-        gate.require_codes(name, codes, _host(cache, cache.keys[sequence, head])[slots], cache.sample)
+        require_codes(name, codes, _host(cache, cache.keys[sequence, head])[slots], cache.sample)
         if norms is not None:
-            gate.require_norms(name, norms, _host(cache, cache.values[sequence, head])[slots])
+            require_norms(name, norms, _host(cache, cache.values[sequence, head])[slots])
 
 
 def check_step(plan: Any, query: Any) -> None:
@@ -82,15 +83,15 @@ def _sampled_index(cache: Cache, sequence: int, head: int) -> tuple[Any, Any, An
     layout = CodeLayout(cache.sample.num_tables, cache.sample.num_planes)
     blocks = sampled_blocks(int(cache.kv_range[sequence, 1]))
     slots = (blocks[:, None] * LANES + np.arange(LANES)).reshape(-1)
-    codes = layout.unpack(_host(cache, cache.arrays["codes"][sequence, head])[blocks], len(slots))
-    if "value_norms" not in cache.arrays:
+    codes = layout.unpack(_host(cache, cache.index.arrays["codes"][sequence, head])[blocks], len(slots))
+    if "value_norms" not in cache.index.arrays:
         return slots, codes, None
-    return slots, codes, _host(cache, cache.arrays["value_norms"][sequence, head])[slots]
+    return slots, codes, _host(cache, cache.index.arrays["value_norms"][sequence, head])[slots]
 
 
 def _reference_scores(cache: Cache, query: Any, codes: Any, norms: Any) -> Any:
     method: Any = cache.method
-    reference, spans = NumpyBackend(), np.array([[0, codes.shape[1]]])
+    reference, spans = NumpyOperations(), np.array([[0, codes.shape[1]]])
     settings = (spans, cache.sample, method.query_map, method.temperature)
     scores = reference.soft_scores(query[None, None], codes[None, None], *settings)
     return (scores if norms is None else reference.weigh_scores(scores, norms[None, None]))[0, 0]

@@ -10,6 +10,10 @@
 // codes [B*Hkv, slot blocks, RINGS, PLANES, 32 lanes] of words; token n is lane n % 32 of block n / 32. A ring is 32
 // fields of PLANES bits, and field s of lane j is table s ^ j of the ring (see score.cu); tables beyond TABLES are 0.
 // Cost a token: SPLITS * 32 * WORDS * HEAD_DIM multiply-adds, its key once, 4 * RINGS * PLANES bytes written.
+//
+// Reference: socket_theory/core/hashing.py
+// Launcher: socket_gpu/socket_lsh/hash_keys.py
+// Tests: tests/socket_lsh/test_gpu_steps_on_cpu.py, tests/gpu/test_scores.py
 #include "common.cuh"
 
 #define HASH_THREADS TILE

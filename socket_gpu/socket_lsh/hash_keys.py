@@ -1,11 +1,10 @@
-"""The index beside the keys: packed codes, value norms, and new tokens in place. One function a kernel.
+"""The index beside the keys: packed codes and value norms. One function a kernel.
 
 Shapes: B sequences, Hq query heads, Hkv KV heads, N slots; spans int64 [B, 2] on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,7 +13,7 @@ import numpy as np
 
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import current_device, element, launch, settle
-from socket_gpu.socket_lsh.codes import LANES, CodeLayout
+from socket_gpu.socket_lsh.codes import CodeLayout
 from socket_theory.core.hashing import Planes
 
 _MATRICES: WeakKeyDictionary[Planes, dict[int, Any]] = WeakKeyDictionary()
@@ -103,51 +102,3 @@ def norms_into(norms: Any, values: Any, spans: Any, *, append: bool = False) -> 
     kernel = compiled("socket_lsh/hash_keys.cu", "value_norms", KV_T=element(values), HEAD_DIM=dim, **unused)
     arguments = [values, norms, spans, heads, rows, norms.shape[2], append]
     launch(kernel, (-(-rows // 32), batch * heads), 256, arguments, "illi")
-
-
-def append_into(slots: Any, rows: Any, spans: Any) -> None:
-    """Copy rows [B, Hkv, T, D] behind every span of slots [B, Hkv, N, D]."""
-    batch, heads, tokens, dim = rows.shape
-    packs = dim * rows.dtype.itemsize // 16
-    grid = (-(-tokens * packs // 256), batch * heads)
-    arguments = [rows, slots, spans, heads, tokens, slots.shape[2], packs]
-    launch(compiled("core/append.cu", "copy_rows"), grid, 256, arguments, "illi")
-
-
-def advance_spans(spans: Any, status: Any, tokens: int, num_slots: int) -> None:
-    """Lengthen every span by `tokens` where it fits in `num_slots`, else set status bit 0."""
-    kernel = compiled("core/append.cu", "advance_spans")
-    launch(kernel, (-(-len(spans) // 128),), 128, [spans, status, len(spans), tokens, num_slots], "ill")
-
-
-def write_tokens(old: Mapping[str, Any], new: Mapping[str, Any], ends: Any) -> dict[str, Any]:
-    """The arrays of a cache with T new tokens behind the slot `ends` [B] of each sequence, in place where they fit."""
-    added, needed = new["keys"].shape[2], int(ends.max()) + new["keys"].shape[2]
-    arrays = dict(old)
-    if needed > old["keys"].shape[2]:
-        arrays = {name: _grow(name, array, needed) for name, array in old.items()}
-    for row, end in enumerate(ends.tolist()):
-        for name in ("keys", "values", "value_norms"):
-            if name in arrays:
-                arrays[name][row, :, end : end + added] = new[name][row, :, :added]
-        if "codes" in arrays:
-            _write_codes(arrays["codes"][row], new["codes"][row], end, added)
-    return arrays
-
-
-def _write_codes(codes: Any, new: Any, end: int, added: int) -> None:
-    """Turn the first `added` tokens of `new` for the lanes behind slot `end`, and write them there."""
-    cupy = import_module("cupy")
-    layout = CodeLayout(LANES * codes.shape[2], codes.shape[3])
-    straight = cupy.pad(layout.unpack(new, added, cupy), ((0, 0), (0, 0), (end % 32, 0)))
-    source, to = cupy.arange(end % 32, end % 32 + added), cupy.arange(end, end + added)
-    packed = layout.pack(straight, cupy)
-    codes[:, to // 32, :, :, to % 32] = packed[:, source // 32, :, :, source % 32]
-
-
-def _grow(name: str, array: Any, slots: int) -> Any:
-    """A larger array with the same tokens: keys, values and norms by slots, codes by blocks of 32."""
-    size = {"codes": -(-slots // 32), "value_norms": -(-slots // 32) * 32}.get(name, slots)
-    grown = import_module("cupy").zeros((*array.shape[:2], size, *array.shape[3:]), dtype=array.dtype)
-    grown[:, :, : array.shape[2]] = array
-    return grown

@@ -53,8 +53,9 @@ class DecodePlan(PlannedStep):
         batch, heads, _, dim = cache.keys.shape
         self.layout = CodeLayout(method.num_tables, method.num_planes)
         self.fragments, self.matrix = key_index.plane_fragments(cache.sample), key_index.hash_matrix(cache.sample)
-        self.center = None if cache.center is None else cupy.ascontiguousarray(cache.center.astype(np.float64))
-        self.codes, self.norms = cache.arrays["codes"], cache.arrays.get("value_norms")
+        center, arrays = cache.index.frozen.get("center"), cache.index.arrays
+        self.center = None if center is None else cupy.ascontiguousarray(center.astype(np.float64))
+        self.codes, self.norms = arrays["codes"], arrays.get("value_norms")
         self.collision = (
             scoring.Collision(method.query_map, method.temperature)
             if isinstance(method, Socket)

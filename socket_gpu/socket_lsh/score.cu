@@ -27,6 +27,10 @@
 // query's side in this launch, read before the codes are asked for: 49. Tried and left: 640 threads, words reloaded as
 // they are used up, lists of a block for lists of a warp, a launch that begins before the one before it ends (each
 // within 2 us, none better). Half of the time all four warps of a scheduler wait or only one can issue.
+//
+// Reference: socket_theory/socket_lsh/collisions.py
+// Launcher: socket_gpu/socket_lsh/score.py
+// Tests: tests/socket_lsh/test_gpu_steps_on_cpu.py, tests/gpu/test_scores.py
 #include "common.cuh"
 
 #define BYTES (MODE == 0)

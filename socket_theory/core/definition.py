@@ -67,7 +67,7 @@ class Definition:
     def extend(self, index: Any, rows: Rows, new: Rows, sample: Any) -> Index:
         """The index of `rows` with the tokens of `new` behind each sequence's valid ones."""
         added = check_index(self, self.index(new, sample, dict(index.frozen)), new)
-        longer: Index = index.append(added, rows)
+        longer: Index = index.append(added, rows, new.shape[2])
         return longer
 
     def step(self, step: Step) -> Outcome:

@@ -36,8 +36,8 @@ class Index:
     def nbytes(self) -> int:
         return sum(int(array.nbytes) for array in (*self.arrays.values(), *self.frozen.values()))
 
-    def append(self, new: Self, rows: Rows) -> Self:
-        """This index of `rows`, with that of new tokens behind the valid ones of each sequence."""
+    def append(self, new: Self, rows: Rows, count: int) -> Self:
+        """This index of `rows`, with that of `count` new tokens behind the valid ones of each sequence."""
         raise NotImplementedError
 
     def truncate(self, lengths: Any) -> Self:
@@ -64,7 +64,7 @@ class Index:
 class TokenIndex(Index):
     """Arrays [B, Hkv, ..., N] with an entry per token slot: an append writes behind the valid tokens."""
 
-    def append(self, new: Self, rows: Rows) -> Self:
+    def append(self, new: Self, rows: Rows, count: int) -> Self:
         arrays = {
             name: rows.backend.write(array, new.arrays[name], rows.ends, rows.capacity, -1)
             for name, array in self.arrays.items()
@@ -84,7 +84,7 @@ class TokenIndex(Index):
 class SumIndex(Index):
     """Sums over tokens, arrays [B, Hkv, ...] of any shape: an append adds to them, and no token can be forgotten."""
 
-    def append(self, new: Self, rows: Rows) -> Self:
+    def append(self, new: Self, rows: Rows, count: int) -> Self:
         return replace(self, arrays={name: array + new.arrays[name] for name, array in self.arrays.items()})
 
     def truncate(self, lengths: Any) -> Self:

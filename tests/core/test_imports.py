@@ -34,7 +34,9 @@ BELOW: dict[str, set[str]] = {
     "socket_theory.__main__": {"socket_theory.cli"},
     "socket_gpu.core": {"socket_theory.core"},
     "socket_gpu.bench": {"socket_gpu.core", "socket_theory.core", "socket_theory.testing", "socket_theory.evaluate"},
-    f"socket_gpu.{FAMILY}": FAMILIES | {"socket_gpu.core", "socket_gpu.bench", "socket_theory.evaluate"},
+    f"socket_gpu.{FAMILY}": FAMILIES
+    | {"socket_gpu.core", "socket_gpu.bench", "socket_theory.testing", "socket_theory.evaluate"},
+    "socket_gpu.registry": FAMILIES | {"socket_gpu.core", f"socket_gpu.{FAMILY}"},
     "socket_gpu.__init__": {"socket_gpu.core"},
 }
 

@@ -25,7 +25,7 @@ import pytest
 
 import socket_gpu
 from socket_gpu.core._compile import OPTIONS, kernel_source, macro_options
-from socket_gpu.core.backend import CupyBackend
+from socket_gpu.registry import CupyBackend
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory import Budget, HardLSH, Key, Santa, Socket
@@ -270,6 +270,17 @@ def test_every_kernel_of_the_sources_is_launched() -> None:
     written = {(file, name) for file, source in sources.items() for name in re.findall(pattern, source)}
     assert len(written) >= 8
     assert written == {(launch.program.file, launch.name) for launch in launches_of(STEPS, "sm_90", SANTA_STEPS)}
+
+
+@pytest.mark.parametrize("file", sorted(KERNELS.glob("*/*.cu")), ids=lambda file: file.name)
+def test_a_header_ends_with_the_files_that_define_launch_and_test_the_kernel(file: Path) -> None:
+    header = file.read_text().split("\n#include")[0].splitlines()
+    for line, title in zip(header[-3:], ("Reference", "Launcher", "Tests"), strict=True):
+        found = re.fullmatch(rf"// {title}: (\S+(?:, \S+)*)", line)
+        assert found, line
+        for name in found[1].split(", "):
+            assert (KERNELS.parent / name).is_file(), name
+    assert file.relative_to(KERNELS).as_posix() in (KERNELS.parent / header[-2].split(": ")[1]).read_text()
 
 
 def test_sources_include_only_headers_that_every_installation_has() -> None:

@@ -13,10 +13,12 @@ import pytest
 
 from socket_gpu import missing_requirement
 from socket_theory import Budget, Key
+from socket_theory.core.backend import operations
 from socket_theory.core.cache import Cache
 from socket_theory.core.hashing import Planes, SignHash
 from socket_theory.core.hashing_method import HashingMethod
 from socket_theory.core.method import Method
+from socket_theory.socket_lsh.operations import FAMILY
 from socket_theory.testing import Problem, random_problem
 
 KEY = Key.from_seed(31)
@@ -34,6 +36,8 @@ class Device:
 
     cupy: Any
     engine: Any
+    operations: Any
+    """SOCKET's own operations on it."""
     key: Key = KEY
 
     def put(self, array: Any) -> Any:
@@ -47,7 +51,7 @@ class Device:
         key, shape = KEY.fold_in("seed", seed), shape | {"batch": len(spans) if spans else shape.get("batch", 2)}
         drawn = random_problem(key, num_tables=1, num_planes=1, head_dim=head_dim, **shape)
         hashes = isinstance(method, HashingMethod)
-        planes = planes_of(method.num_tables, method.num_planes, head_dim) if hashes else drawn.sample
+        planes = planes_of(method.num_tables, method.num_planes, head_dim) if hashes else drawn.planes
         if spans is None:
             return replace(drawn, planes=planes)
         rows = key.generator().standard_normal((2, *drawn.keys.shape))
@@ -65,7 +69,7 @@ class Device:
 
     def prepare(self, method: Method, problem: Problem, **options: Any) -> Cache:
         spans = {"kv_start": problem.spans[:, 0], "kv_len": problem.spans[:, 1]}
-        index = {"planes": problem.planes} if isinstance(method, HashingMethod) else {}
+        index = {"sample": problem.planes} if isinstance(method, HashingMethod) else {}
         keys, values = self.put(problem.keys), self.put(problem.values)
         return method.prepare(keys, values, backend=self.engine, **index, **spans, **options)
 
@@ -97,11 +101,12 @@ def device(request: pytest.FixtureRequest) -> Device:
     missing = missing_requirement()
     if missing and ON_CPU:
         engine = request.getfixturevalue("gpu_on_cpu")
-        return Device(engine.cupy, engine)
+        return Device(engine.cupy, engine, operations(FAMILY, engine))
     if missing:
         pytest.skip(missing)
     import cupy
 
-    from socket_gpu.core.backend import CupyBackend
+    from socket_gpu.registry import CupyBackend
 
-    return Device(cupy, CupyBackend())
+    engine = CupyBackend()
+    return Device(cupy, engine, operations(FAMILY, engine))

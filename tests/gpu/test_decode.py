@@ -15,6 +15,11 @@ METHODS = [Socket.as_released(), Socket(center_keys=True), Socket(query_map="tan
 BUDGET = Budget(tokens=100, sink=8, window=16)
 
 
+def held(cache):
+    """Every array with an entry a token."""
+    return [cache.keys, cache.values, *cache.index.arrays.values()]
+
+
 def step_of(device, method, slots=2000, capacity=2048, spans=SPANS):
     """A query and a cache of two sequences with room to grow."""
     problem = device.problem(method, num_qo_heads=8, num_kv_heads=2, slots=slots, spans=spans)
@@ -111,11 +116,11 @@ def test_runs_and_appends_allocate_nothing(device, method):
 def test_centred_keys_in_float64_have_the_references_codes(device):
     draw, method = np.random.default_rng(5), Socket(center_keys=True)
     keys = 1e6 + 0.01 * draw.standard_normal((1, 1, 300, 64))
-    planes = method.draw_planes(64, device.key, None)
+    planes = method.draw(64, device.key)
     found = method.prepare(device.put(keys), device.put(keys), sample=planes, backend=device.engine)
     expected = method.prepare(keys, keys, sample=planes)
     codes = CodeLayout(60, 10).unpack(device.get(found.index.arrays["codes"]), 300)
-    certain = rounding_margin(keys[0, 0], planes, expected.center[0, 0])
+    certain = rounding_margin(keys[0, 0], planes, expected.index.frozen["center"][0, 0])
     assert certain.mean() > 0.9
     place = (1 << np.arange(10)).astype(np.uint16)[:, None]
     mask = (certain * place).sum(axis=1).astype(np.uint16)
@@ -171,7 +176,7 @@ def test_a_replayed_graph_follows_its_query_and_its_appended_tokens(device):
     plan.check()
     assert not np.array_equal(before, device.get(plan.indices))
     same_step(device, plan, eager)
-    np.testing.assert_array_equal(device.get(plan.spans), expected.spans)
+    np.testing.assert_array_equal(device.get(plan.spans), expected.kv_range)
 
 
 @pytest.mark.parametrize("method", [Socket.as_released(), Socket(center_keys=True)], ids=str)
@@ -184,20 +189,20 @@ def test_appended_tokens_have_the_index_of_prepared_ones_bit_for_bit(device, met
         plan.append(*tokens)
         expected = expected.append(*tokens)
     plan.check()
-    np.testing.assert_array_equal(device.get(plan.spans), expected.spans)
+    np.testing.assert_array_equal(device.get(plan.spans), expected.kv_range)
     whole = method.prepare(
         expected.keys,
         expected.values,
         sample=cache.sample,
-        center=cache.center,
-        kv_start=expected.spans[:, 0],
-        kv_len=expected.spans[:, 1],
+        **cache.index.frozen,
+        kv_start=expected.kv_range[:, 0],
+        kv_len=expected.kv_range[:, 1],
         backend=device.engine,
     )
-    for name, array in whole.arrays.items():
+    for left, right, array in zip(held(cache), held(expected), held(whole), strict=True):
         slots = array.shape[2]
-        np.testing.assert_array_equal(device.get(cache.arrays[name])[:, :, :slots], device.get(array))
-        np.testing.assert_array_equal(device.get(expected.arrays[name])[:, :, :slots], device.get(array))
+        np.testing.assert_array_equal(device.get(left)[:, :, :slots], device.get(array))
+        np.testing.assert_array_equal(device.get(right)[:, :, :slots], device.get(array))
 
 
 def test_an_append_past_the_capacity_is_dropped_and_reported(device):
@@ -207,15 +212,15 @@ def test_an_append_past_the_capacity_is_dropped_and_reported(device):
     tokens = list(new_tokens(device, cache, 1))
     plan.append(*tokens)
     plan.check()
-    before = {name: device.get(array)[0] for name, array in cache.arrays.items()}
+    before = [device.get(array)[0] for array in (cache.keys, cache.values)]
     plan.append(*(-2 * token for token in tokens))
     with pytest.raises(RuntimeError, match="exceeded the planned capacity"):
         plan.check()
     # The first sequence is full and stays as it is; the second took its last token.
     assert device.get(plan.spans).tolist() == [[0, 61], [0, 61]]
-    for name in ("keys", "values"):
-        np.testing.assert_array_equal(device.get(cache.arrays[name])[0], before[name])
-    full = replace(cache, spans=np.array([[0, 61], [0, 61]]))
+    for array, unchanged in zip((cache.keys, cache.values), before, strict=True):
+        np.testing.assert_array_equal(device.get(array)[0], unchanged)
+    full = replace(cache, rows=cache.rows.bind(np.array([[0, 61], [0, 61]]), cache.backend))
     plan.run(query)
     plan.check()
     same_step(device, plan, method.attend(query, full, budget=Budget(tokens=10)))

@@ -9,10 +9,10 @@ from socket_theory import Budget, Santa, Socket
 from socket_theory.core.attention import softmax_attention
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.hashing import hash_keys, round_to_bfloat16
-from socket_theory.core.numpy_backend import NumpyBackend
 from socket_theory.core.rng import uniform
 from socket_theory.core.selection import select_tokens
 from socket_theory.santa.tiles import tile_masses
+from socket_theory.socket_lsh.operations import NumpyOperations
 from socket_theory.testing import assert_close, relative_rms, rounding_margin
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
@@ -43,8 +43,8 @@ def step(device):
     if cupy.cuda.Device().mem_info[0] < BYTES_NEEDED:
         pytest.skip(f"this device has less than {BYTES_NEEDED >> 30} GiB of free memory.")
     keys = normal_rows(cupy, KV_HEADS)
-    planes = METHOD.draw_planes(DIM, device.key, None)
-    options = {"kv_start": START, "kv_len": TOKENS - START - APPENDED, "planes": planes, "backend": device.engine}
+    planes = METHOD.draw(DIM, device.key)
+    options = {"kv_start": START, "kv_len": TOKENS - START - APPENDED, "sample": planes, "backend": device.engine}
     cache = METHOD.prepare(keys, keys[:, ::-1], **options)
     del keys
     pool.free_all_blocks()
@@ -94,7 +94,7 @@ def test_the_index_and_the_scores_far_out_are_the_references(device, step, head)
     assert not (bits & rounding_margin(keys[slots], step.planes)).any()
     wide = values[slots].astype(np.float64)
     np.testing.assert_array_equal(norms[slots], round_to_bfloat16(np.sqrt((wide * wide).sum(-1))))
-    expected = NumpyBackend().soft_scores(
+    expected = NumpyOperations().soft_scores(
         step.query[:, head * GROUP : (head + 1) * GROUP],
         codes[None, None],
         np.array([[0, len(slots)]]),

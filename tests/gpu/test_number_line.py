@@ -5,6 +5,7 @@ import pytest
 
 from socket_theory import AttentionState, Budget, Key, Socket, SocketSampling, empty_state, merge_states
 from socket_theory.core.checks import bfloat16
+from socket_theory.socket_lsh.operations import NumpyOperations
 
 pytestmark = pytest.mark.gpu
 KEY, TOKENS, DIM = Key.from_seed(51), 200, 64
@@ -25,7 +26,7 @@ def summed(method, query, keys, planes):
     """Float64 sums of the exact soft scores over each KV head's pair, [2, N], and whether some head vanishes alone."""
     cache = Socket(method.num_planes, method.num_tables).prepare(keys, keys, sample=planes)
     settings = cache.kv_range, planes, method.query_map, method.temperature
-    logs = cache.backend.log_soft_scores(query, cache.index.arrays["codes"], *settings)[0].reshape(2, 2, -1)
+    logs = NumpyOperations().log_soft_scores(query, cache.index.arrays["codes"], *settings)[0].reshape(2, 2, -1)
     peaks, least = logs.max(axis=-1), np.log(np.finfo(np.float32).tiny)
     mixed = (peaks.min(axis=-1) < least) & (peaks.max(axis=-1) > least)
     return np.exp(logs - logs.max(axis=(1, 2), keepdims=True)).sum(axis=1), bool(mixed.any())
@@ -40,10 +41,10 @@ def test_a_shared_set_with_a_vanished_head_is_the_cpus_and_the_plans(device, tem
         query, keys, values = opposed(seed)
         host = method.prepare(keys, values, key=KEY)
         on_device = [device.put(array) for array in (query, keys, values)]
-        cache = method.prepare(*on_device[1:], sample=host.planes, backend=device.engine)
+        cache = method.prepare(*on_device[1:], sample=host.sample, backend=device.engine)
         plan = device.plan(cache, on_device[0], SHARED)
         plan.run(on_device[0])
-        totals, some = summed(method, query, keys, host.planes)
+        totals, some = summed(method, query, keys, host.sample)
         mixed += some
         totals = totals * host.index.arrays["value_norms"][0] if value_weight else totals
         found = {
@@ -78,11 +79,11 @@ def test_the_scale_of_values_changes_no_set(device, dtype, group):
         np.testing.assert_array_equal(released(device, scaled, budget), expected)
 
 
-@pytest.mark.parametrize("kv_head", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
 def test_products_of_scores_and_norms_do_not_underflow(device, shared):
     scores = np.zeros((1, 4, 32), np.float32) + np.arange(1, 33, dtype=np.float32) * np.float32(1e-30)
     norms = device.put(np.full((1, 2, 32), 1e-20, np.float32).astype(bfloat16()))
-    weighed = device.get(device.engine.weigh_scores(device.put(scores), norms, shared=shared))
+    weighed = device.get(device.operations.weigh_scores(device.put(scores), norms, shared=shared))
     np.testing.assert_allclose(weighed / weighed.max(), scores / scores.max(), rtol=1e-6)
     assert 0.5 <= weighed.max() < 1
 

@@ -40,7 +40,7 @@ def poison_cache(device, cache, byte):
     """NaN in rows and norms, and any code, wherever there is no token."""
     from socket_gpu.socket_lsh.codes import CodeLayout
 
-    for name, array in cache.arrays.items():
+    for name, array in {"keys": cache.keys, "values": cache.values, **cache.index.arrays}.items():
         held = device.get(array)
         if name == "codes":
             layout = CodeLayout(cache.method.num_tables, cache.method.num_planes)

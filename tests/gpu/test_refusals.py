@@ -7,6 +7,7 @@ from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory import Budget, Dense, Key, Socket
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.rows import DenseRows
 from socket_theory.testing import TOLERANCES, assert_close
 
 pytestmark = pytest.mark.gpu
@@ -175,7 +176,8 @@ def test_the_odd_is_computed_or_refused(device, dim, value_dim, key_type, query_
         assert named in found
     else:
         indices, value = map(device.get, found)
-        expected, _ = NumpyBackend().attend(query, keys, values, indices, 1 / np.sqrt(dim))
+        rows = DenseRows(keys, values, np.array([[0, 90]]), NumpyBackend())
+        expected, _ = NumpyBackend().attend(query, rows, indices, 1 / np.sqrt(dim))
         assert_close(value, expected, max((query_type, key_type), key=TOLERANCES.get))
 
 
@@ -194,8 +196,8 @@ def test_tokens_between_16_bytes_are_appended_to_a_cache_as_others_are(device):
     shifted = cupy.empty(token.size + 1, np.float16)[1:].reshape(token.shape)
     shifted[...] = token
     found, expected = cache.append(shifted, shifted), cache.take([0]).append(token, token)
-    for name, array in expected.arrays.items():
-        np.testing.assert_array_equal(device.get(found.arrays[name]), device.get(array))
+    for left, right in zip(*((c.keys, c.values, *c.index.arrays.values()) for c in (found, expected)), strict=True):
+        np.testing.assert_array_equal(device.get(left), device.get(right))
 
 
 def test_a_check_says_all_that_went_wrong(device, step):

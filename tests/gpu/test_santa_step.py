@@ -31,7 +31,8 @@ def outputs(device, plan):
 
 def run_alone(device, plan, query, step):
     """The outputs of a plan of its own over the same tokens, run outside of any graph at this step."""
-    alone = device.santa_plan(replace(plan.cache, spans=device.get(plan.spans)), query)
+    rows = plan.cache.rows.bind(device.get(plan.spans), plan.cache.backend)
+    alone = device.santa_plan(replace(plan.cache, rows=rows), query)
     alone.steps.fill(step)
     alone.run(query)
     alone.check()

@@ -8,10 +8,12 @@ from socket_theory.core.attention import softmax_attention
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.hashing import hash_keys, project_query
 from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.rows import DenseRows
+from socket_theory.socket_lsh.operations import NumpyOperations
 from socket_theory.testing import assert_close, relative_rms, rounding_margin
 
 pytestmark = pytest.mark.gpu
-REFERENCE, TOKENS, KV_HEADS = NumpyBackend(), 4096, 2
+REFERENCE, TOKENS, KV_HEADS = NumpyOperations(), 4096, 2
 WHOLE = [(0, TOKENS)]
 # RMS error over tokens in standard deviations of the scores.
 ALLOWED = {"bytes": 2e-2, "float": 1e-4}
@@ -43,7 +45,7 @@ def score_errors(device, method, problem, codes, query):
     packed = device.put(CodeLayout(method.num_tables, method.num_planes).pack(codes))
     settings = problem.spans, problem.planes, method.query_map, method.temperature
     expected = REFERENCE.soft_scores(query, codes, *settings).astype(np.float64)
-    found = device.get(device.engine.soft_scores(device.put(query), packed, *settings))[..., :TOKENS]
+    found = device.get(device.operations.soft_scores(device.put(query), packed, *settings))[..., :TOKENS]
     return np.sqrt(np.mean((found - expected) ** 2, axis=-1)) / expected.std(axis=-1)
 
 
@@ -86,7 +88,7 @@ def test_hard_scores_count_matches_exactly(device, shape):
     buckets = ((project_query(problem.query.astype(np.float64), problem.planes) >= 0) << np.arange(planes)).sum(-1)
     own = buckets.reshape(1, KV_HEADS, group, tables)[:, :, 0, :, None].astype(np.uint16)
     codes = np.where(np.arange(TOKENS) % (tables + 1) > np.arange(tables)[:, None], own, codes)
-    found = device.engine.hard_scores(
+    found = device.operations.hard_scores(
         device.put(problem.query),
         device.put(CodeLayout(tables, planes).pack(codes)),
         problem.spans,
@@ -105,7 +107,7 @@ def test_codes_are_the_references_outside_the_rounding_margin(device, dtype, cen
     method, element = Socket(), bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     problem = device.problem(method, num_kv_heads=KV_HEADS, slots=2000, spans=[(0, 2000)], dtype=element)
     center = np.full((1, KV_HEADS, 64), 0.5, element) if centered else None
-    words = device.engine.hash_keys(
+    words = device.operations.hash_keys(
         device.put(problem.keys), problem.spans, problem.planes, device.put(center) if centered else None
     )
     codes = CodeLayout(60, 10).unpack(device.get(words), 2000)
@@ -139,7 +141,8 @@ def test_a_step_captures_the_references_mass_from_end_to_end(device):
     assert abs(found.mean() - expected.mean()) <= 2e-3
     assert np.abs(found - expected).mean() <= 2e-3
     indices = device.get(step.indices)
-    value, _ = REFERENCE.attend(*arrays, indices, 1 / np.sqrt(128))
+    rows = DenseRows(*arrays[1:], problem.spans, NumpyBackend())
+    value, _ = NumpyBackend().attend(problem.query, rows, indices, 1 / np.sqrt(128))
     assert_close(device.get(step.value), value, "bfloat16")
     fewer = Socket(num_tables=30, value_weight=True)
     worse = fewer.attend(problem.query, fewer.prepare(*arrays[1:], key=Key.from_seed(5)), budget=budget)

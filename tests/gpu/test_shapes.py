@@ -11,12 +11,14 @@ from socket_theory import Budget, HardLSH, Socket
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.hashing import apply_query_map, hash_keys, project_query
 from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.rows import DenseRows
 from socket_theory.core.selection import pad_rows, select_tokens, sum_group
 from socket_theory.core.step import Step
+from socket_theory.socket_lsh.operations import NumpyOperations
 from socket_theory.testing import assert_close, rounding_margin
 
 pytestmark = pytest.mark.gpu
-REFERENCE = NumpyBackend()
+REFERENCE, OWN = NumpyBackend(), NumpyOperations()
 
 # Every row compiles a few kernels, so these are few, and what a launch may vary freely is drawn by Hypothesis.
 # Method, head_dim, dtype, query heads a KV head, group of the budget.
@@ -85,7 +87,7 @@ def test_every_stage_is_the_references(device, kernels, shape):
     output_is_the_references(problem, indices, *output)
 
     eager = method.attend(query, cache, budget=budget)
-    scores = device.get(method.scores(Step.start(method, query, cache, None, None), None))
+    scores = device.get(method.scores(Step(query, cache, 1.0)))
     indices = device.get(eager.indices)
     np.testing.assert_array_equal(indices, REFERENCE.select(scores, problem.spans, budget, shape["num_kv_heads"]))
     output_is_the_references(problem, indices, device.get(eager.value), device.get(eager.lse))
@@ -97,7 +99,8 @@ def index_is_the_references(device, problem, method, cache):
 
     layout, slots = CodeLayout(method.num_tables, method.num_planes), problem.keys.shape[2]
     codes = layout.unpack(device.get(cache.index.arrays["codes"]), slots)
-    centers = np.zeros(problem.keys.shape[:2]) if cache.center is None else device.get(cache.center)
+    frozen = cache.index.frozen
+    centers = device.get(frozen["center"]) if "center" in frozen else np.zeros(problem.keys.shape[:2])
     planes = np.arange(method.num_planes, dtype=np.uint16)[:, None]
     for row, head in np.ndindex(*problem.keys.shape[:2]):
         start, length = problem.spans[row]
@@ -105,14 +108,14 @@ def index_is_the_references(device, problem, method, cache):
         differ = codes[row, head, :, start : start + length] ^ hash_keys(keys, problem.planes, center)
         certain = rounding_margin(keys, problem.planes, center)
         assert not ((differ[:, None] >> planes & 1).astype(bool) & certain).any()
-    if "value_norms" in cache.arrays:
+    if "value_norms" in cache.index.arrays:
         norms = device.get(cache.index.arrays["value_norms"])[..., :slots]
         np.testing.assert_array_equal(valid(norms, problem.spans), valid(norms_of(problem), problem.spans))
     return codes
 
 
 def norms_of(problem):
-    return REFERENCE.value_norms(problem.values, problem.spans)
+    return OWN.value_norms(problem.values, problem.spans)
 
 
 def valid(array, spans):
@@ -124,11 +127,11 @@ def totals_are_the_references(device, problem, method, codes, totals):
     """On the GPU's own codes: no token is off by more than five times the RMS error that its look-up entries allow."""
     spans, planes, (_, heads, slots) = problem.spans, problem.planes, problem.keys.shape[:3]
     if isinstance(method, HardLSH):
-        expected = REFERENCE.hard_scores(problem.query, codes, spans, planes)
+        expected = OWN.hard_scores(problem.query, codes, spans, planes)
         allowed = doubtful_share(problem) + 1e-6
     else:
         settings = planes, method.query_map, method.temperature
-        expected = REFERENCE.soft_scores(problem.query, codes, spans, *settings)
+        expected = OWN.soft_scores(problem.query, codes, spans, *settings)
         entry = device.entry(method, planes.head_dim, expected.shape[1] // heads)
         allowed = 5 * (1e-4 if entry == "float" else 2e-2) * score_deviation(problem, method)
     if totals.shape[1] < expected.shape[1]:
@@ -171,6 +174,7 @@ def selected(totals, spans, budget, width):
 
 def output_is_the_references(problem, indices, value, lse):
     sm_scale = 1 / np.sqrt(problem.query.shape[-1])
-    expected = REFERENCE.attend(problem.query, problem.keys, problem.values, indices, sm_scale)
+    rows = DenseRows(problem.keys, problem.values, problem.spans, REFERENCE)
+    expected = REFERENCE.attend(problem.query, rows, indices, sm_scale)
     assert_close(value, expected[0], problem.query.dtype)
     assert_close(np.exp(lse - expected[1]), np.ones(lse.shape), problem.query.dtype)

@@ -21,6 +21,7 @@ from socket_gpu.socket_lsh.codes import CodeLayout
 from socket_theory import Budget, Key, Socket
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.socket_lsh.operations import NumpyOperations
 
 SHAPE = Shape(2, 4, 2, 320, head_dim=32)
 LAYOUT = CodeLayout(60, 10)
@@ -71,9 +72,9 @@ class NumpyPlan:
         cache, method = self.cache, self.cache.method
         codes = LAYOUT.unpack(cache.index.arrays["codes"], cache.keys.shape[2])
         settings = (cache.kv_range, cache.sample, method.query_map, method.temperature)
-        scores = cache.backend.soft_scores(query, codes, *settings)
+        scores = NumpyOperations().soft_scores(query, codes, *settings)
         norms = cache.index.arrays.get("value_norms")
-        self.scores[...] = scores if norms is None else cache.backend.weigh_scores(scores, norms)
+        self.scores[...] = scores if norms is None else NumpyOperations().weigh_scores(scores, norms)
 
     def select(self):
         NumpyPlan.stages_run += 1 if self.known else 2
@@ -83,8 +84,8 @@ class NumpyPlan:
 
     def attend(self, query):
         NumpyPlan.stages_run += 1
-        keys, values, scale = self.cache.keys, self.cache.values, 1 / np.sqrt(query.shape[-1])
-        self.value[...], self.lse[...] = self.cache.backend.attend(query, keys, values, self.indices, scale)
+        rows, scale = self.cache.rows, 1 / np.sqrt(query.shape[-1])
+        self.value[...], self.lse[...] = self.cache.backend.attend(query, rows, self.indices, scale)
 
     def check(self):
         pass
@@ -152,7 +153,8 @@ def numpy_kernels(monkeypatch):
 
     def packed(self, keys, values, **options):
         cache = prepare(self, keys, values, **options)
-        return replace(cache, arrays=cache.arrays | {"codes": LAYOUT.pack(cache.index.arrays["codes"])})
+        codes = {"codes": LAYOUT.pack(cache.index.arrays["codes"])}
+        return replace(cache, index=replace(cache.index, arrays=cache.index.arrays | codes))
 
     monkeypatch.setattr(Socket, "prepare", packed)
     for module in (socket_step, stages):
@@ -262,12 +264,12 @@ def test_an_index_that_is_wrong_anywhere_ends_in_the_gate(inputs, monkeypatch, w
 
     def broken(self, keys, values, **options):
         cache = packed(self, keys, values, **options)
-        arrays = {name: array.copy() for name, array in cache.arrays.items()}
+        arrays = {name: array.copy() for name, array in cache.index.arrays.items()}
         if wrong == "last codes":
             arrays["codes"][1, 1, -1] ^= np.uint32(1)
         else:
             arrays["value_norms"][..., -1 if wrong == "last norm" else slice(None)] *= 1.05 if wrong == "norms" else 2
-        return replace(cache, arrays=arrays)
+        return replace(cache, index=replace(cache.index, arrays=arrays))
 
     monkeypatch.setattr(Socket, "prepare", broken)
     with pytest.raises(GateError, match="codes of sequence 1" if wrong == "last codes" else "value norms of sequence"):

@@ -1,4 +1,4 @@
-"""The GPU backend and its planned steps with their kernels on a CPU, stage by stage against the reference."""
+"""SOCKET's planned steps with their kernels on a CPU, stage by stage against the reference."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from socket_theory.socket_lsh.contract import check_operations
 
-from socket_gpu.core.select_tokens import sum_group_into
-from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.codes import CodeLayout
+from socket_gpu.socket_lsh.operations import CupyOperations
 from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_gpu.socket_lsh.score import Collision
-from socket_theory import Budget, Key, Santa, Socket
-from socket_theory.backend_contract import check_backend
+from socket_theory import Budget, Key, Socket
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.hashing import hash_keys
 from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.rows import DenseRows
 from socket_theory.core.selection import pad_rows, select_tokens, sum_group
+from socket_theory.socket_lsh.operations import NumpyOperations
 from socket_theory.testing import random_problem, relative_rms, rounding_margin
 
-KEY, REFERENCE, SM_SCALE = Key.from_seed(31), NumpyBackend(), 0.2
+KEY, REFERENCE, SM_SCALE = Key.from_seed(31), NumpyOperations(), 0.2
+ON_GPU = CupyOperations()
 # Two rings of tables.
 METHODS = {
     "query_head": Socket(num_planes=6, num_tables=40, value_weight=True),
@@ -48,15 +50,19 @@ def problem_of(method: Socket, dtype: Any, seed: int = 0) -> Any:
 def prepare(gpu: Any, method: Any, problem: Any, **options: Any) -> Any:
     """A cache with room for seven more tokens behind the longest sequence."""
     spans = {"kv_start": problem.spans[:, 0], "kv_len": problem.spans[:, 1]}
-    hashed = {"planes": problem.planes} if isinstance(method, Socket) else {}
     arrays = (gpu.cupy.asarray(a) for a in (problem.keys, problem.values))
-    return method.prepare(*arrays, backend=gpu, **hashed, **spans, **({"capacity": 157} | options))
+    return method.prepare(*arrays, backend=gpu, sample=problem.planes, **spans, **({"capacity": 157} | options))
 
 
 def new_tokens(gpu: Any, count: int, dtype: Any, seed: int) -> list[Any]:
     return [
         gpu.cupy.asarray(a.astype(dtype)) for a in np.random.default_rng(seed).standard_normal((2, 2, 2, count, 64))
     ]
+
+
+def held(cache: Any) -> list[bytes]:
+    """All that a cache holds."""
+    return [host(array).tobytes() for array in (cache.keys, cache.values, *cache.index.arrays.values())]
 
 
 def valid(array: Any, spans: Any) -> Any:
@@ -66,7 +72,7 @@ def valid(array: Any, spans: Any) -> Any:
 
 def require_index(cache: Any, planes: Any) -> Any:
     """Codes and norms of the valid tokens are the reference's. Gives the codes."""
-    method, spans, keys = cache.method, host(cache.kv_range), host(cache.keys)
+    method, spans, keys, frozen = cache.method, host(cache.kv_range), host(cache.keys), cache.index.frozen
     layout, words = CodeLayout(method.num_tables, method.num_planes), host(cache.index.arrays["codes"])
     codes = layout.unpack(words, keys.shape[2])
     by_slot = [
@@ -77,7 +83,7 @@ def require_index(cache: Any, planes: Any) -> Any:
     place = np.arange(method.num_planes, dtype=np.uint16)[:, None]
     for row, head in np.ndindex(*keys.shape[:2]):
         own = keys[row, head, slice(*np.cumsum(spans[row]))]
-        center = 0.0 if cache.center is None else host(cache.center)[row, head].astype(np.float64)
+        center = host(frozen["center"])[row, head].astype(np.float64) if "center" in frozen else 0.0
         differ = codes[row, head][:, slice(*np.cumsum(spans[row]))] ^ hash_keys(own, planes, center)
         certain = rounding_margin(own, planes, center)
         assert certain.mean() > 0.98
@@ -114,18 +120,19 @@ def require_step(plan: Any, query: Any, planes: Any) -> None:
     indices, kept = host(plan.indices), pad_rows([*rows, np.full(plan.indices.shape[-1], -1, np.int32)])[:-1]
     np.testing.assert_array_equal(indices, kept.reshape(indices.shape))
     lists = np.repeat(indices, query.shape[1] // indices.shape[1], axis=1)
-    expected = REFERENCE.attend(query, keys, values, lists, plan.sm_scale)
+    rows = DenseRows(keys, values, spans, NumpyBackend())
+    expected = NumpyBackend().attend(query, rows, lists, plan.sm_scale)
     assert relative_rms(host(plan.value), expected[0]) <= 2e-6
     np.testing.assert_allclose(host(plan.lse), expected[1], atol=1e-5)
 
 
 @pytest.mark.parametrize(("num_qo_heads", "num_planes", "num_tables", "allowed"), [(2, 4, 12, 1e-4), (4, 16, 2, 2e-2)])
-def test_the_public_contract_holds(
+def test_the_contract_of_the_operations_holds(
     gpu_on_cpu: Any, num_qo_heads: int, num_planes: int, num_tables: int, allowed: float
 ) -> None:
     """One query head a KV head has all scores by floats; two have some by bytes, and so many planes that all vanish."""
     sizes = {"num_qo_heads": num_qo_heads, "num_planes": num_planes, "num_tables": num_tables}
-    check_backend(gpu_on_cpu, random_problem(Key.from_seed(1), num_kv_heads=2, slots=97, **sizes), allowed)
+    check_operations(gpu_on_cpu, random_problem(Key.from_seed(1), num_kv_heads=2, slots=97, **sizes), allowed)
 
 
 @pytest.mark.parametrize(("group", "dtype"), [("query_head", "bfloat16"), ("kv_head", "float16")])
@@ -134,8 +141,8 @@ def test_steps_and_appends_are_the_references(gpu_on_cpu: Any, group: Any, dtype
     method, element = METHODS[group], bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     problem = problem_of(method, element)
     cache = prepare(gpu_on_cpu, method, problem)
-    center = None if cache.center is None else host(cache.center)
-    if center is not None:
+    if method.center_keys:
+        center = host(cache.index.frozen["center"])
         np.testing.assert_array_equal(center, REFERENCE.mean_keys(problem.keys, problem.spans))
     # So many that a list is split in two, unevenly.
     query, budget = gpu_on_cpu.cupy.asarray(problem.query), Budget(tokens=71, sink=3, window=5, per=group)
@@ -156,9 +163,9 @@ def test_steps_and_appends_are_the_references(gpu_on_cpu: Any, group: Any, dtype
         for held, array in zip((cache.keys, cache.values), expected, strict=True):
             np.testing.assert_array_equal(host(held).view(np.uint16), array.view(np.uint16))
     plan.run(query)
-    plan.cache = replace(cache, spans=spans)
+    plan.cache = replace(cache, rows=cache.rows.bind(spans, cache.backend))
     require_step(plan, problem.query, problem.planes)
-    whole = gpu_on_cpu.hash_keys(cache.keys, spans, problem.planes, cache.center)
+    whole = ON_GPU.hash_keys(cache.keys, spans, problem.planes, cache.index.frozen.get("center"))
     layout = plan.layout
     np.testing.assert_array_equal(
         valid(np.moveaxis(layout.unpack(host(cache.index.arrays["codes"]), 157), 2, 3), spans),
@@ -171,7 +178,7 @@ def test_an_append_that_does_not_fit_a_sequence_leaves_it_as_it_was(gpu_on_cpu: 
     problem = problem_of(method, bfloat16())
     cache = prepare(gpu_on_cpu, method, problem, capacity=160)
     plan = DecodePlan(cache, num_qo_heads=4, budget=Budget(tokens=30))
-    before = {name: host(array).view(np.uint16) for name, array in cache.arrays.items() if name != "codes"}
+    before = {"keys": host(cache.keys).view(np.uint16), "values": host(cache.values).view(np.uint16)}
     codes = require_index(cache, problem.planes)
     plan.append(*new_tokens(gpu_on_cpu, 20, bfloat16(), 3))  # room for 12, or 21 without the padding, and 77
     with pytest.raises(RuntimeError, match="exceeded the planned capacity"):
@@ -184,8 +191,8 @@ def test_an_append_that_does_not_fit_a_sequence_leaves_it_as_it_was(gpu_on_cpu: 
     np.testing.assert_array_equal(
         plan.layout.unpack(host(cache.index.arrays["codes"]), 160)[1, ..., 3:83], codes[1, ..., 3:83]
     )
-    for name in ("keys", "values"):
-        np.testing.assert_array_equal(host(cache.arrays[name]).view(np.uint16)[0], before[name][0])
+    for name, array in before.items():
+        np.testing.assert_array_equal(host(getattr(cache, name)).view(np.uint16)[0], array[0])
 
 
 def test_plans_of_two_layers_do_not_meet(gpu_on_cpu: Any) -> None:
@@ -212,7 +219,7 @@ def test_plans_of_two_layers_do_not_meet(gpu_on_cpu: Any) -> None:
     for left, right, problem in zip(together, alone, problems, strict=True):
         other = DecodePlan(left.cache, num_qo_heads=4, budget=budget)
         np.testing.assert_array_equal(host(other.spans), problem.spans)
-        left.cache = replace(left.cache, spans=host(left.spans))
+        left.cache = replace(left.cache, rows=left.cache.rows.bind(host(left.spans), gpu_on_cpu))
         require_step(left, problem.query, problem.planes)
         for name in ("value", "lse", "indices", "spans"):
             np.testing.assert_array_equal(host(getattr(left, name)), host(getattr(right, name)))
@@ -224,7 +231,7 @@ def test_tokens_and_queries_of_another_kind_are_refused_before_anything_is_writt
     cache = prepare(gpu_on_cpu, method, problem)
     plan = DecodePlan(cache, num_qo_heads=4, budget=Budget(tokens=30))
     keys, values = new_tokens(gpu_on_cpu, 2, bfloat16(), 1)
-    before = {name: host(array).tobytes() for name, array in cache.arrays.items()}
+    before = held(cache)
     for wrong in (
         (keys.astype(np.float16), values),
         (keys, values.astype(np.float32)),
@@ -241,7 +248,7 @@ def test_tokens_and_queries_of_another_kind_are_refused_before_anything_is_writt
     for query in (problem.query, cupy.asarray(problem.query[:, :2]), cupy.asarray(problem.query.astype(np.float32))):
         with pytest.raises((TypeError, ValueError), match="pass"):
             plan.run(query)
-    assert before == {name: host(array).tobytes() for name, array in cache.arrays.items()}
+    assert held(cache) == before
     np.testing.assert_array_equal(host(plan.spans), problem.spans)
     with pytest.raises(ValueError, match="kv_start \\+ kv_len at most the slots"):
         method.prepare(keys, values, sample=problem.planes, backend=gpu_on_cpu, kv_start=1, kv_len=2)
@@ -268,12 +275,12 @@ def test_norms_are_rounded_once_and_means_are_added_in_float64(gpu_on_cpu: Any) 
     values, spans = np.full((1, 1, 40, 64), 300.0, np.float16), np.array([[3, 30]])
     values[0, 0, :, 0] += np.arange(40)
     values[0, 0, 4] = [1 + 2.0**-8, 2.0**-14] + [0] * 62
-    found = host(gpu_on_cpu.value_norms(gpu_on_cpu.cupy.asarray(values), spans))[0, 0].astype(np.float32)
+    found = host(ON_GPU.value_norms(gpu_on_cpu.cupy.asarray(values), spans))[0, 0].astype(np.float32)
     assert found[4] == 1 + 2.0**-7
     np.testing.assert_array_equal(found[3:33], REFERENCE.value_norms(values, spans)[0, 0, 3:33])
     for dtype in (np.dtype(np.float16), bfloat16()):
         keys = (values.astype(np.float64) / 7).astype(dtype)
-        means = host(gpu_on_cpu.mean_keys(gpu_on_cpu.cupy.asarray(keys), spans))
+        means = host(ON_GPU.mean_keys(gpu_on_cpu.cupy.asarray(keys), spans))
         np.testing.assert_array_equal(means, REFERENCE.mean_keys(keys, spans))
 
 
@@ -294,46 +301,5 @@ def test_tables_of_several_launches_are_all_counted(gpu_on_cpu: Any) -> None:
     codes = REFERENCE.hash_keys(problem.keys, problem.spans, problem.planes, None)
     words = gpu_on_cpu.cupy.asarray(CodeLayout(260, 1).pack(codes))
     at: Any = (problem.spans, problem.planes, "tanh_scaled", 0.4)
-    found = host(gpu_on_cpu.soft_scores(gpu_on_cpu.cupy.asarray(problem.query), words, *at))[..., :70]
+    found = host(ON_GPU.soft_scores(gpu_on_cpu.cupy.asarray(problem.query), words, *at))[..., :70]
     np.testing.assert_allclose(found, REFERENCE.soft_scores(problem.query, codes, *at), rtol=1e-5)
-
-
-def test_a_group_is_added_in_head_order_and_keeps_subnormal_sums(gpu_on_cpu: Any) -> None:
-    scores = np.array([[[1e8], [1.0], [-1e8], [3e-45], [3e-45], [0.0]]], np.float32)
-    total = gpu_on_cpu.cupy.empty((1, 2, 1), np.float32)
-    sum_group_into(total, gpu_on_cpu.cupy.asarray(scores))
-    np.testing.assert_array_equal(host(total)[0], sum_group(scores[0], 2))
-
-
-@pytest.mark.parametrize("sampler", ["phase_carried", "flash"])
-def test_sampled_steps_count_and_draw_from_exact_scores(gpu_on_cpu: Any, sampler: Any) -> None:
-    method = Santa(9, sampler, 32 if sampler == "flash" else 256)
-    problem = problem_of(METHODS["query_head"], bfloat16())
-    cache = prepare(gpu_on_cpu, method, problem)
-    plan = SantaPlan(cache, num_qo_heads=4, key=KEY, sm_scale=SM_SCALE, out_dtype=np.float32)
-    query, seen = gpu_on_cpu.cupy.asarray(problem.query), []
-    for step in range(3):
-        plan.run(query)
-        plan.check()
-        assert (host(plan.steps) == step + 1).all()
-        spans, scores = host(plan.spans), host(plan.scores)
-        for row in range(8):
-            sequence, head = divmod(row, 4)
-            start, length = spans[sequence]
-            keys, values = (host(a)[sequence, head // 2].astype(np.float64) for a in (cache.keys, cache.values))
-            own = keys[start : start + length] @ problem.query[sequence, head].astype(np.float64) * SM_SCALE
-            np.testing.assert_allclose(np.log(2) * scores[row, :length], own, atol=1e-5)
-            draws = host(plan.draws)[sequence, head]
-            assert ((draws[draws >= 0] >= start) & (draws[draws >= 0] < start + length)).all()
-            np.testing.assert_allclose(host(plan.lse)[sequence, head], np.logaddexp.reduce(own), atol=1e-5)
-            if sampler == "phase_carried":
-                assert relative_rms(host(plan.value)[sequence, head], values[draws].mean(axis=0)) <= 1e-6
-        seen.append(host(plan.draws))
-        plan.append(*new_tokens(gpu_on_cpu, 1, bfloat16(), step))
-    first = SantaPlan(prepare(gpu_on_cpu, method, problem), num_qo_heads=4, key=KEY, sm_scale=SM_SCALE)
-    first.run(query)
-    np.testing.assert_array_equal(host(first.draws), seen[0])
-    eager = method.attend(query, first.cache, key=KEY, sm_scale=SM_SCALE)
-    drawn = [set(row.tolist()) - {-1} for row in seen[0].reshape(8, -1)]
-    assert drawn == [set(row.tolist()) - {-1} for row in host(eager.indices).reshape(8, -1)]
-    assert len({draws.tobytes() for draws in seen}) == 3
