@@ -14,7 +14,7 @@ from socket_theory.core.array_types import array_type, callers_stream, from_nati
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_count, require_head_ratio, require_positive
 from socket_theory.core.rows import DenseRows
-from socket_theory.core.step import output_dtype
+from socket_theory.core.finish import output_dtype
 
 STATUS = {
     1: "an append exceeded the planned capacity and was dropped: prepare the cache with a larger capacity.",

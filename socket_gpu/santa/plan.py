@@ -13,7 +13,7 @@ from socket_gpu.core.backend import CupyBackend
 from socket_gpu.core.plan import PlannedStep
 from socket_gpu.santa import draw
 from socket_theory.core.cache import Cache
-from socket_theory.core.method import require_key
+from socket_theory.core.definition import require_key
 from socket_theory.core.rng import Key
 from socket_theory.santa.estimator import Santa
 

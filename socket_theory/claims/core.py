@@ -70,7 +70,8 @@ def _prepare_again(cache: Cache, keys: Float, values: Float) -> Cache:
     whole = (
         np.concatenate([old[..., :end, :], new], axis=-2) for old, new in ((cache.keys, keys), (cache.values, values))
     )
-    return cache.method.prepare(*whole, sample=cache.sample, kv_start=cache.kv_start)
+    again: Cache = cache.method.prepare(*whole, sample=cache.sample, kv_start=cache.kv_start)
+    return again
 
 
 def _append(context: Context, append: Append) -> Measurement:
@@ -85,9 +86,8 @@ def _append(context: Context, append: Append) -> Measurement:
         for count in pieces:
             grown = append(grown, keys[..., end : end + count, :], values[..., end : end + count, :])
             end += count
-        differences += _differences(
-            grown, method.prepare(keys, values, sample=planes, center=first.index.frozen["center"])
-        )
+        whole = method.prepare(keys, values, sample=planes, center=first.index.frozen["center"])
+        differences += _differences(grown, whole)
         differences += _differences(grown.truncate(kv_len), first)
     return Measurement(differences, 0)
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from socket_theory.core.array_types import callers_stream
 from socket_theory.core.backend import Backend
-from socket_theory.core.checks import read_array, require_count, require_finite
+from socket_theory.core.checks import read_array
+from socket_theory.core.growth import grown_rows, new_tokens, reordered
 from socket_theory.core.index import Index
-from socket_theory.core.inputs import check_key_values, flatten_batch, per_sequence
+from socket_theory.core.inputs import per_sequence
 from socket_theory.core.owned_elsewhere import OwnedElsewhere
-from socket_theory.core.rows import DenseRows, Rows
+from socket_theory.core.rows import Rows
 
 
 class Preparer(Protocol):
@@ -121,57 +122,13 @@ class Cache:
             As `prepare`; also if the tokens exceed the planned capacity.
         """
         if isinstance(self.rows, OwnedElsewhere):
-            rows, new, count = self._grown(keys, values, tokens)
+            rows, new, count = grown_rows(self.rows, self.array_type, keys, values, tokens)
         else:
-            rows = new = self._new_tokens(keys, values, tokens)
+            rows = new = new_tokens(self.rows, self.batch_shape, self.array_type, keys, values, tokens)
             count = new.shape[2]
         with callers_stream(self.array_type):
             index = self.method.extend(self.index, self.rows, new, self.sample)
             return replace(self, rows=self.rows.append(rows, count), index=index)
-
-    def _new_tokens(self, keys: Any, values: Any, tokens: int | None) -> Rows:
-        if isinstance(keys, OwnedElsewhere) or tokens is not None:
-            raise TypeError("the cache owns its rows: pass the new tokens as arrays keys and values, and no tokens.")
-        keys, values, kind = check_key_values(keys, values)
-        if kind != self.array_type:
-            raise TypeError(f"the cache holds {self.array_type} arrays and {kind} ones were given: convert them.")
-        _, heads, _, dim = self.rows.shape
-        want = (*self.batch_shape, heads, keys.shape[-2], dim)
-        if keys.shape != want or values.shape[-1] != self.rows.value_dim:
-            raise ValueError(
-                f"keys {keys.shape} and values {values.shape} do not fit the cache: "
-                f"pass keys {want} and values {(*want[:-1], self.rows.value_dim)}."
-            )
-        if (keys.dtype, values.dtype) != self.rows.dtypes:
-            raise TypeError(
-                f"keys of {keys.dtype} and values of {values.dtype} were given to a cache of {self.rows.dtypes[0]} and "
-                f"{self.rows.dtypes[1]}: convert them first."
-            )
-        keys, values = (flatten_batch(array, len(self.batch_shape)) for array in (keys, values))
-        added = keys.shape[-2]
-        if self.capacity is not None and int(self.rows.ends.max()) + added > self.capacity:
-            raise ValueError(f"appending {added} tokens exceeds capacity={self.capacity}: prepare with a larger one.")
-        require_finite("keys", keys)
-        require_finite("values", values)
-        return DenseRows(keys, values, np.tile(np.array([0, added]), (len(keys), 1)), self.backend)
-
-    def _grown(self, rows: Any, values: Any, tokens: int | None) -> tuple[Rows, Rows, int]:
-        """The owner's rows after they have grown, copies of the new tokens, and how many each sequence got."""
-        kind = type(self.rows).__name__
-        if type(rows) is not type(self.rows) or values is not None or tokens is None:
-            raise TypeError(f"the cache reads {kind}: pass append({kind}(...), tokens=T) after their owner has grown.")
-        count = require_count("tokens", tokens)
-        grown, array_type = rows.native()
-        if array_type != self.array_type or not grown.fits(self.rows):
-            raise ValueError(
-                f"rows of another array type, dtype or shape than the cache's were given: pass its {kind}."
-            )
-        if int(self.rows.ends.max()) + count > grown.shape[2]:
-            raise ValueError(f"tokens={count} was given and the rows have {grown.shape[2]} slots: pass longer rows.")
-        new = grown.bind(self.kv_range, self.backend).tokens(self.rows.ends, count)
-        require_finite("keys", new.keys)
-        require_finite("values", new.values)
-        return grown, new, count
 
     def truncate(self, length: Any) -> Cache:
         """A cache with the first `length` valid tokens of each sequence; an int, or ints of the batch shape.
@@ -208,21 +165,8 @@ class Cache:
             raise ValueError(
                 f"batch_indices={order.tolist()} was given: pass integers from 0 to {self.batch_shape[0] - 1}."
             )
-        if rows is None:
-            taken = self.rows.take(order)
-        else:
-            taken = self._reordered(rows, order)
+        taken = self.rows.take(order) if rows is None else reordered(self.rows, self.array_type, rows, order)
         return replace(self, rows=taken, index=self.index.take(order, self.backend), batch_shape=(len(order),))
-
-    def _reordered(self, rows: Any, order: Any) -> Rows:
-        kind = type(self.rows).__name__
-        if not isinstance(self.rows, OwnedElsewhere) or type(rows) is not type(self.rows):
-            raise TypeError(f"rows of type {type(rows).__name__} were given to a cache of {kind}: pass those, or none.")
-        given, array_type = rows.native()
-        want = (len(order), *self.rows.shape[1:])
-        if array_type != self.array_type or given.shape != want:
-            raise ValueError(f"rows of {array_type} {given.shape} were given: pass {self.array_type} rows {want}.")
-        return given.bind(self.kv_range[order], self.backend)
 
     def with_method(self, method: Any) -> Cache:
         """This cache for another method that reads the same index; nothing is copied or hashed.

@@ -89,7 +89,8 @@ class SumIndex(Index):
 
     def truncate(self, lengths: Any) -> Self:
         raise ValueError(
-            "the index holds sums over tokens, from which none can be taken away: keep the cache from before the append."
+            "the index holds sums over tokens, from which none can be taken away: "
+            "keep the cache from before the append."
         )
 
     def bytes_per_step(self) -> int:

@@ -45,11 +45,15 @@ class Prefill:
     def of(cls, value: Any, lse: Any, dtype: Any, cache: Cache, frozen: tuple[str, ...]) -> Prefill:
         """Of the backend's arrays [B, Hq, T, E] and [B, Hq, T]."""
         shaped = [a.reshape(*cache.batch_shape, *a.shape[1:]) for a in (cast_output(value, dtype), lse)]
-        return cls(*(from_native(array, cache.array_type) for array in shaped), cache, None, frozen)
+        return cls(
+            from_native(shaped[0], cache.array_type), from_native(shaped[1], cache.array_type), cache, None, frozen
+        )
 
 
-def checked_chunk(query: Any, cache: Cache, tokens: int) -> Any:
-    """Queries [..., Hq, T, D] of the last `tokens` T of a cache as the backend's array [B, Hq, T, D].
+def checked_chunk(query: Any, cache: Cache, first: Any, tokens: int | None) -> Any:
+    """Queries [..., Hq, T, D] of the slots from first [B] on as the backend's array [B, Hq, T, D].
+
+    T is `tokens`, or for None at least as many as there are valid slots from `first` on.
 
     Raises TypeError or ValueError for another array library, shape or head ratio, or NaN.
     """
@@ -58,6 +62,8 @@ def checked_chunk(query: Any, cache: Cache, tokens: int) -> Any:
         raise TypeError(f"query is a {kind} array and keys are {cache.array_type} arrays: pass one library.")
     require_float("query", query.dtype)
     native, batch, (_, kv_heads, _, dim) = to_native("query", query), cache.batch_shape, cache.rows.shape
+    count = native.shape[-2] if native.ndim > 1 else 0
+    tokens = max(count, int((cache.rows.ends - first).max())) if tokens is None else tokens
     if native.ndim != len(batch) + 3 or native.shape[: len(batch)] != batch or native.shape[-2:] != (tokens, dim):
         raise ValueError(
             f"query of shape {tuple(native.shape)} was given: pass {(*batch, 'num_qo_heads', tokens, dim)}."
@@ -99,8 +105,10 @@ def causal_attention(query: Any, rows: Rows, first: Any, sm_scale: float) -> tup
 
 
 def _block(asked: Any, rows: Rows, row: int, kv_head: int, start: int, slots: Any) -> tuple[Any, Any]:
-    """State of scaled queries [group, n, D] at `slots` [n] over the slots from `start` on: [group, n, E], [group, n]."""
-    top = total = weighted = None
+    """State [group, n, E], [group, n] of scaled queries [group, n, D] at `slots` [n] over the slots from `start` on."""
+    top: Any = None
+    total: Any = 0
+    weighted: Any = 0
     for begin in range(start, int(slots[-1]) + 1, _KEY_BLOCK):
         stop = min(begin + _KEY_BLOCK, int(slots[-1]) + 1)
         keys, values = (array.astype(np.float64) for array in rows.read(row, kv_head, slice(begin, stop)))
@@ -111,8 +119,8 @@ def _block(asked: Any, rows: Rows, row: int, kv_head: int, start: int, slots: An
         largest = logits.max(axis=-1, keepdims=True)
         reference = largest if top is None else np.maximum(top, largest)
         weights = np.exp(logits - reference)
-        kept = None if top is None else np.exp(top - reference)
-        total = weights.sum(axis=-1, keepdims=True) + (0 if kept is None else kept * total)
-        weighted = weights @ values + (0 if kept is None else kept * weighted)
+        kept = 0 if top is None else np.exp(top - reference)
+        total = weights.sum(axis=-1, keepdims=True) + kept * total
+        weighted = weights @ values + kept * weighted
         top = reference
     return weighted / total, (top + np.log(total))[..., 0]

@@ -32,7 +32,7 @@ class Sampler(Method, abstract=True):
         raise NotImplementedError(f"{type(self).__name__} must define num_uniforms.")
 
     def draws(self, law: Float, uniforms: Float) -> Float:
-        """What each value row is multiplied by, adding up to 1: weights `law` [N] of the tokens, uniforms [M] -> [N]."""
+        """What each value row is multiplied by, adding up to 1: tokens' weights `law` [N], uniforms [M] -> [N]."""
         raise NotImplementedError(f"{type(self).__name__} must define draws.")
 
     def scored_query(self, step: Step) -> Any:

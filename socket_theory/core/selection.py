@@ -39,10 +39,11 @@ class Budget:
         others are kept, no score decides anything, and `attend` warns
         (`socket_theory.core.selection.ForcedTokensWarning`) with the length from which on scores decide.
     per : {"query_head", "kv_head"}
-        "query_head": each query head keeps its own set, and a KV head reads their union. "kv_head": the query heads of a
-        KV head keep one common set, fewer rows to read and more error for heads that look elsewhere. It is ranked by
-        the sum of their scores: of soft weights on one scale, of shares of matching tables, or of exact logits, whose
-        sum ranks alike whatever is subtracted from each head's. Scores of a method of your own are added as they are.
+        Whose set of tokens it is. "query_head": each query head keeps its own, and a KV head reads their union.
+        "kv_head": the query heads of a KV head keep one common set, fewer rows to read and more error for heads that
+        look elsewhere. It is ranked by the sum of their scores: of soft weights on one scale, of shares of matching
+        tables, or of exact logits, whose sum ranks alike whatever is subtracted from each head's. Scores of a method of
+        your own are added as they are.
 
     Raises
     ------

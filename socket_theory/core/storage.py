@@ -15,10 +15,11 @@ import numpy as np
 from socket_theory.core.backend import resolve_backend
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import bfloat16, require_float
+from socket_theory.core.definition import METHODS
 from socket_theory.core.files import replacing
 from socket_theory.core.index import Index, TokenIndex
 from socket_theory.core.inputs import check_capacity, make_kv_range
-from socket_theory.core.method import METHODS, Method
+from socket_theory.core.method import Method
 from socket_theory.core.npz import read_npz
 from socket_theory.core.rows import DenseRows, NoRows, Rows
 
@@ -58,7 +59,7 @@ def save_cache(cache: Cache, path: str | Path) -> None:
     }
     stored = {n: p.view(np.uint16) if n in bits else p for n, p in parts.items()}
     with replacing(Path(path)) as file:
-        np.savez(file, header=np.array(json.dumps(header)), **stored)
+        np.savez(file, header=np.array(json.dumps(header)), **stored)  # type: ignore[arg-type]
 
 
 def load_cache(path: str | Path, *, method: Method | None = None) -> Cache:

@@ -20,10 +20,11 @@ from socket_theory.core.baselines import OracleTopK
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_count
 from socket_theory.core.hashing import QueryMap, SignHash
+from socket_theory.core.queries import checked_scale
 from socket_theory.core.rng import Key
 from socket_theory.core.selection import rank_keys
 from socket_theory.core.selector import Selector
-from socket_theory.core.step import Step, checked_scale
+from socket_theory.core.step import Step
 from socket_theory.core.workers import results_of
 from socket_theory.socket_lsh.estimator import Socket
 from socket_theory.socket_lsh.hard_lsh import HardLSH

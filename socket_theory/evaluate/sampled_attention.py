@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory.core.baselines import Dense
+from socket_theory.core.queries import checked_scale
 from socket_theory.core.rng import Key
-from socket_theory.core.step import Step, checked_scale
+from socket_theory.core.step import Step
 from socket_theory.evaluate.capture import Capture
 from socket_theory.evaluate.layers import each_layer, mean_of_heads
 from socket_theory.evaluate.replayed_step import MEASURES, ReplayedStep, Sampled

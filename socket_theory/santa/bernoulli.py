@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from socket_theory.core.checks import require_count, require_flag
+from socket_theory.core.definition import require_key
 from socket_theory.core.draws import head_uniforms
 from socket_theory.core.estimate import Outcome
-from socket_theory.core.method import Method, require_key
+from socket_theory.core.method import Method
 from socket_theory.core.rng import Key
 from socket_theory.core.step import Step
 from socket_theory.santa.estimator import Santa

@@ -51,7 +51,7 @@ class SocketOperations(Protocol):
         temperature: float,
         shared: bool = False,
     ) -> Any:
-        """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N'], N' >= N; -inf outside the ranges.
+        """Mean soft collision weight, float32: query [B, Hq, D], codes -> [B, Hq, N'], N' >= N; -inf outside.
 
         A row that underflows everywhere is divided by its largest weight; with `shared` the rows of a KV head, which
         are to be added, all by the largest of any, and only where all of them underflow.

@@ -1,0 +1,74 @@
+"""Checks of rows that a cache is given after `prepare`: new tokens, and an owner's rows after a change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from socket_theory.core.checks import require_count, require_finite
+from socket_theory.core.inputs import check_key_values, flatten_batch
+from socket_theory.core.owned_elsewhere import OwnedElsewhere
+from socket_theory.core.rows import DenseRows, Rows
+
+
+def new_tokens(
+    held: Rows, batch_shape: tuple[int, ...], held_type: str, keys: Any, values: Any, tokens: int | None
+) -> Rows:
+    """New tokens as rows of their own, checked against those a cache of this batch shape and array type owns."""
+    if isinstance(keys, OwnedElsewhere) or tokens is not None:
+        raise TypeError("the cache owns its rows: pass the new tokens as arrays keys and values, and no tokens.")
+    keys, values, kind = check_key_values(keys, values)
+    if kind != held_type:
+        raise TypeError(f"the cache holds {held_type} arrays and {kind} ones were given: convert them.")
+    _, heads, _, dim = held.shape
+    want = (*batch_shape, heads, keys.shape[-2], dim)
+    if keys.shape != want or values.shape[-1] != held.value_dim:
+        raise ValueError(
+            f"keys {keys.shape} and values {values.shape} do not fit the cache: "
+            f"pass keys {want} and values {(*want[:-1], held.value_dim)}."
+        )
+    if (keys.dtype, values.dtype) != held.dtypes:
+        raise TypeError(
+            f"keys of {keys.dtype} and values of {values.dtype} were given to a cache of {held.dtypes[0]} and "
+            f"{held.dtypes[1]}: convert them first."
+        )
+    keys, values = (flatten_batch(array, len(batch_shape)) for array in (keys, values))
+    added = keys.shape[-2]
+    if held.capacity is not None and int(held.ends.max()) + added > held.capacity:
+        raise ValueError(f"appending {added} tokens exceeds capacity={held.capacity}: prepare with a larger one.")
+    require_finite("keys", keys)
+    require_finite("values", values)
+    return DenseRows(keys, values, np.tile(np.array([0, added]), (len(keys), 1)), held.backend)
+
+
+def grown_rows(
+    held: OwnedElsewhere, held_type: str, rows: Any, values: Any, tokens: int | None
+) -> tuple[Rows, Rows, int]:
+    """The owner's rows after they have grown, copies of the new tokens, and how many each sequence got."""
+    kind = type(held).__name__
+    if type(rows) is not type(held) or values is not None or tokens is None:
+        raise TypeError(f"the cache reads {kind}: pass append({kind}(...), tokens=T) after their owner has grown.")
+    count = require_count("tokens", tokens)
+    grown, array_type = rows.native()
+    if array_type != held_type or not grown.fits(held):
+        raise ValueError(f"rows of another array type, dtype or shape than the cache's were given: pass its {kind}.")
+    if int(held.ends.max()) + count > grown.shape[2]:
+        raise ValueError(f"tokens={count} was given and the rows have {grown.shape[2]} slots: pass longer rows.")
+    new = grown.bind(held.kv_range, held.backend).tokens(held.ends, count)
+    require_finite("keys", new.keys)
+    require_finite("values", new.values)
+    return grown, new, count
+
+
+def reordered(held: Rows, held_type: str, rows: Any, order: Any) -> Rows:
+    """The owner's rows of the sequences `order`, checked against those held."""
+    kind = type(held).__name__
+    if not isinstance(held, OwnedElsewhere) or type(rows) is not type(held):
+        raise TypeError(f"rows of type {type(rows).__name__} were given to a cache of {kind}: pass those, or none.")
+    given, array_type = rows.native()
+    want = (len(order), *held.shape[1:])
+    if array_type != held_type or given.shape != want:
+        raise ValueError(f"rows of {array_type} {given.shape} were given: pass {held_type} rows {want}.")
+    bound: Rows = given.bind(held.kv_range[order], held.backend)
+    return bound
