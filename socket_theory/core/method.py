@@ -279,6 +279,8 @@ class Method:
             As `prepare`, `Cache.append` and `attend`.
         """
         refuse(self, carry=carry)
+        if not self.keeps_rows:
+            raise NotImplementedError(f"{type(self).__name__} keeps no rows for exact attention: it must define prefill.")
         if cache is None:
             grown, first = self.prepare(keys, values, **prepared_with), 0
         else:
