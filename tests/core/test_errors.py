@@ -202,10 +202,10 @@ def cases():
         "sink=3 and window=2: pass at least 5",
     )
     yield (
-        "unknown group",
-        lambda: Budget(tokens=4, group="all"),
+        "unknown heads to keep for",
+        lambda: Budget(tokens=4, per="layer"),
         ValueError,
-        "group='all' was given: pass 'per_head' or 'shared'",
+        "per='layer' was given: pass 'query_head' or 'kv_head'",
     )
     for temperature in (0.0, -1.0, float("nan"), float("inf")):
         make = lambda t=temperature: Socket(temperature=t)  # noqa: E731
@@ -369,7 +369,7 @@ def test_a_file_of_another_kind_is_named(tmp_path):
     np.save(tmp_path / "other.npy", np.zeros(3))
     (tmp_path / "other.txt").write_text("no cache")
     for name in ("other.npz", "other.npy", "other.txt"):
-        with pytest.raises(ValueError, match=rf"{name} is not a cache of format 1"):
+        with pytest.raises(ValueError, match=rf"{name} is not a cache of format 2"):
             load_cache(tmp_path / name)
 
 

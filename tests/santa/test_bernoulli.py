@@ -129,7 +129,7 @@ def attend(method, key=KEY, query=QUERY_STEP):
     return method.attend(query, method.prepare(KEYS, VALUES), key=key)
 
 
-@pytest.mark.parametrize("kv_head", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("sampler", ["iid", "stratified"])
 def test_many_vectors_are_dense_attention_and_few_are_not(sampler, shared):
     dense = Dense().attend(QUERY_STEP, Dense().prepare(KEYS, VALUES))
