@@ -47,7 +47,7 @@ def test_each_position_has_a_draw_of_its_own() -> None:
 def test_each_trial_of_a_ranking_has_planes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     scores_of = ranking.scores_of
-    monkeypatch.setattr(ranking, "scores_of", lambda *given: seen.append(given[2].planes) or scores_of(*given))
+    monkeypatch.setattr(ranking, "scores_of", lambda *given: seen.append(given[2].sample) or scores_of(*given))
     size = ranking.RankingSize(num_keys=20, head_dim=4, num_trials=2, num_queries=1)
     for trial in range(3):
         ranking.run_trial([HardLSH(2, 3)], [5], size, KEY.fold_in("trial", trial))
