@@ -280,7 +280,9 @@ class Method:
         """
         refuse(self, carry=carry)
         if not self.keeps_rows:
-            raise NotImplementedError(f"{type(self).__name__} keeps no rows for exact attention: it must define prefill.")
+            raise NotImplementedError(
+                f"{type(self).__name__} keeps no rows for exact attention: it must define prefill."
+            )
         if cache is None:
             grown, first = self.prepare(keys, values, **prepared_with), 0
         else:

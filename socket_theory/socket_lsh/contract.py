@@ -133,8 +133,8 @@ def _grown_index(backend: Backend, own: Any, problem: Problem, added: Array) -> 
     whole, slots = np.tile(np.array([0, 3]), (len(problem.spans), 1)), problem.keys.shape[2]
     parts = []
     for (keys, values), kv_range in (((problem.keys, problem.values), problem.spans), (added, whole)):
-        rows = DenseRows(*(backend.to_device(array.copy()) for array in (keys, values)), kv_range, backend)
-        rows = rows.stored(slots + 3 if kv_range is problem.spans else None)
+        given = DenseRows(backend.to_device(keys.copy()), backend.to_device(values.copy()), kv_range, backend)
+        rows = given.stored(slots + 3 if kv_range is problem.spans else None)
         made = own.hash_keys(rows.keys, kv_range, problem.planes, None), own.value_norms(rows.values, kv_range)
         parts.append((rows, own.index_type(dict(zip(("codes", "value_norms"), made, strict=True)))))
     (rows, index), (_, new) = parts

@@ -16,7 +16,8 @@ import pytest
 # Claims that wait for ever but for C1, which is done at once; each says where it runs.
 PROGRAM = """
 import os, pathlib, sys, time
-from socket_theory.claims import engine, registry
+from socket_theory.claims import registry
+from socket_theory.core import claim
 from socket_theory.cli import main
 
 folder = pathlib.Path(sys.argv[1])
@@ -25,7 +26,7 @@ def run_by_id(claim_id, key, effort):
     if claim_id != "C1":
         (folder / f"pid-{os.getpid()}").touch()
         time.sleep(100)
-    return engine.Result(claim_id, engine.Measurement(0, 1), engine.Measurement(2, 1), 0.0)
+    return claim.Result(claim_id, claim.Measurement(0, 1), claim.Measurement(2, 1), 0.0)
 
 registry.run_by_id = run_by_id
 main(sys.argv[2:])

@@ -28,7 +28,7 @@ def test_no_array_of_a_capture_holds_nan(name: str) -> None:
 
 
 def test_an_output_is_judged_before_it_is_rounded_to_the_query_dtype() -> None:
-    field = [Contender("dense", Dense(), selects=False)]
+    field = [Contender("dense", Dense())]
     measured, _ = measure_layer(Q.astype(np.float32), K, V, np.array([39]), field, Budget(tokens=4), KEY)
     assert measured[..., -1].max() < 1e-12
 

@@ -24,7 +24,9 @@ def test_an_argument_that_is_not_taken_is_named(backend, method, argument):
         assert method.attend(step, cache, **options).value.shape == query.shape
         return
     for asked in (step, backend.put(query[:, :, None])):
-        with pytest.raises(TypeError, match=rf"^{type(method).__name__} does not use {argument}, and {argument}=.*: drop"):
+        with pytest.raises(
+            TypeError, match=rf"^{type(method).__name__} does not use {argument}, and {argument}=.*: drop"
+        ):
             method.attend(asked, cache, **options)
 
 
@@ -44,7 +46,9 @@ def test_exactly_one_of_key_and_sample_is_taken_by_methods_that_draw_one(backend
     assert (sample is None) == (method.sample_type is None)
     if sample is None:
         for name, argument in (("key", backend.key), ("sample", object())):
-            with pytest.raises(TypeError, match=rf"^{type(method).__name__} does not use {name}, and {name}=.*: drop it"):
+            with pytest.raises(
+                TypeError, match=rf"^{type(method).__name__} does not use {name}, and {name}=.*: drop it"
+            ):
                 method.prepare(*given, backend=backend.engine, **{name: argument})
         return
     assert isinstance(sample, method.sample_type)
@@ -60,13 +64,13 @@ def test_exactly_one_of_key_and_sample_is_taken_by_methods_that_draw_one(backend
 def test_what_is_not_frozen_is_refused(backend, method):
     _, keys, values = backend.arrays()
     frozen = method.freezes(2, 16)
-    name = next((name for name in ("center", "balance") if name not in frozen))
+    name = next(name for name in ("center", "balance") if name not in frozen)
     with pytest.raises(TypeError, match=f"^{type(method).__name__} does not use {name}, and "):
         backend.prepare(method, keys, values, **{name: backend.put(keys[:, :, 0])})
 
 
 def test_a_carry_is_no_argument_of_a_prefill_that_takes_none(backend, method):
-    query, keys, values = backend.arrays(num_qo_heads=2)
+    _, keys, values = backend.arrays(num_qo_heads=2)
     given = [backend.put(array) for array in (keys, keys, values)]
     if "carry" not in method.takes:
         with pytest.raises(TypeError, match=f"^{type(method).__name__} does not use carry, and carry="):

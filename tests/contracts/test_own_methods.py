@@ -1,6 +1,7 @@
 """A method of a user's own: its scores are checked once, and its cache is saved and loaded with it."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -283,7 +284,10 @@ class LinearAttention(Method):
     keeps_rows = False
 
     def index(self, rows, sample, frozen):
-        kv, total = np.zeros((*rows.shape[:2], rows.shape[3], rows.value_dim)), np.zeros((*rows.shape[:2], rows.shape[3]))
+        kv, total = (
+            np.zeros((*rows.shape[:2], rows.shape[3], rows.value_dim)),
+            np.zeros((*rows.shape[:2], rows.shape[3])),
+        )
         for row, head in np.ndindex(rows.shape[:2]):
             start, length = rows.kv_range[row]
             keys, values = (array.astype(float) for array in rows.read(row, head, slice(start, start + length)))
@@ -326,7 +330,7 @@ def test_sums_of_appended_tokens_are_those_of_prepare():
     whole = method.prepare(KEYS, VALUES)
     for cuts in ((1, 40), (20, 21, 40)):
         cache = method.prepare(KEYS[:, :, : cuts[0]], VALUES[:, :, : cuts[0]], capacity=50)
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in pairwise(cuts):
             cache = cache.append(KEYS[:, :, begin:end], VALUES[:, :, begin:end])
         assert cache.kv_len.tolist() == [40, 40]
         direct, grown = (method.attend(QUERY, made) for made in (whole, cache))
@@ -366,7 +370,9 @@ def test_saved_sums_are_loaded_with_their_method(tmp_path):
 
 
 def test_a_prefill_of_a_method_without_rows_needs_one_of_its_own():
-    with pytest.raises(NotImplementedError, match="^LinearAttention keeps no rows for exact attention: it must define pr"):
+    with pytest.raises(
+        NotImplementedError, match=r"^LinearAttention keeps no rows for exact attention: it must define pr"
+    ):
         LinearAttention().prefill(np.repeat(KEYS, 2, axis=1), KEYS, VALUES)
 
 

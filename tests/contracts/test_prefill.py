@@ -1,5 +1,7 @@
 """Prefill is causal softmax attention of every token, and leaves the cache that prepare makes, on every backend."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -78,12 +80,12 @@ def test_the_cache_is_that_of_prepare(backend, method, ranges):
 
 
 @pytest.mark.parametrize("cuts", [(17,), (1, 30), (39,)], ids=str)
-@pytest.mark.parametrize("first", ([0, 0, 0], [0, 5, 0]), ids=str)
+@pytest.mark.parametrize("first", [[0, 0, 0], [0, 5, 0]], ids=str)
 def test_chunks_are_the_whole(backend, method, cuts, first):
     query, keys, values = prompt(backend, dtype="float64")
     first = np.minimum(first, cuts[0] - 1)
     borders, outputs, cache = (0, *cuts, SLOTS), [], None
-    for begin, end in zip(borders, borders[1:], strict=False):
+    for begin, end in pairwise(borders):
         options = {"kv_start": first} if cache is None else {"cache": cache}
         made = prefill(backend, method, *(array[:, :, begin:end] for array in (query, keys, values)), **options)
         assert made.frozen == (() if cache is None else tuple(method.freezes(2, 16)))
@@ -143,5 +145,5 @@ def test_queries_that_do_not_fit_are_refused(backend, method):
     with pytest.raises(ValueError, match=r"^the query has 5 heads and the cache 2 KV heads: pass"):
         prefill(backend, method, query[:, :5], keys, values)
     query[1, 2, 3, 4] = np.nan
-    with pytest.raises(ValueError, match="^query contains NaN or infinity"):
+    with pytest.raises(ValueError, match=r"^query contains NaN or infinity"):
         prefill(backend, method, query, keys, values)

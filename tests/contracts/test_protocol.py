@@ -140,5 +140,5 @@ def test_public_check_rejects_a_wrong_backend(backend):
         def select(self, scores, kv_range, budget, num_kv_heads):
             return super().select(-scores, kv_range, budget, num_kv_heads)
 
-    with pytest.raises(AssertionError, match="^select: the selection of .* differs"):
+    with pytest.raises(AssertionError, match=r"^select: the selection of .* differs"):
         check_backend(Inverted(), PROBLEM)

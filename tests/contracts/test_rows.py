@@ -1,4 +1,4 @@
-"""Rows that somebody else owns are read where they are and give the bits of the cache's own copies, on every backend."""
+"""Rows that somebody else owns are read where they are, and give the bits of copies, on every backend."""
 
 import numpy as np
 import pytest
@@ -252,9 +252,17 @@ def test_what_does_not_fit_rows_of_another_owner_is_refused(backend):
     wrong = [
         (lambda: Window().prepare(rows, values), TypeError, "Window does not use values, and values="),
         (lambda: Window().prepare(rows, capacity=99), TypeError, "Window does not use capacity, and capacity=99"),
-        (lambda: Window().prepare(BorrowedRows(keys[0], values[0])), ValueError, r"BorrowedRows of shape \(2, 67, 16\)"),
+        (
+            lambda: Window().prepare(BorrowedRows(keys[0], values[0])),
+            ValueError,
+            r"BorrowedRows of shape \(2, 67, 16\)",
+        ),
         (lambda: Window().prepare(BorrowedRows(keys, None)), TypeError, "values=None was given"),
-        (lambda: Window().prepare(BorrowedRows(keys, values[:, :, 1:])), ValueError, r"keys \(3, 2, 67, 16\) and values"),
+        (
+            lambda: Window().prepare(BorrowedRows(keys, values[:, :, 1:])),
+            ValueError,
+            r"keys \(3, 2, 67, 16\) and values",
+        ),
         (lambda: Window().prepare(BorrowedRows(keys, values)), ValueError, "keys contains NaN or infinity"),
         (
             lambda: Window().prepare(PagedRows(keys[0], values[0], [[0]])),
@@ -263,14 +271,26 @@ def test_what_does_not_fit_rows_of_another_owner_is_refused(backend):
         ),
         (lambda: Window().prepare(PagedRows(keys, values, [0])), ValueError, r"block_table of int64 \(1,\) was given"),
         (lambda: Window().prepare(PagedRows(keys, values, [[0.5]])), ValueError, "block_table of float64"),
-        (lambda: Window().prepare(PagedRows(keys, values, [[0, 3]])), ValueError, "names pages from 0 to 3: pass 0 to 2"),
-        (lambda: Window().prepare(PagedRows(keys, values, [[-1]])), ValueError, "names pages from -1 to -1: pass 0 to 2"),
+        (
+            lambda: Window().prepare(PagedRows(keys, values, [[0, 3]])),
+            ValueError,
+            "names pages from 0 to 3: pass 0 to 2",
+        ),
+        (
+            lambda: Window().prepare(PagedRows(keys, values, [[-1]])),
+            ValueError,
+            "names pages from -1 to -1: pass 0 to 2",
+        ),
         (lambda: borrowed.append(keys, values), TypeError, r"the cache reads BorrowedRows: pass append\(BorrowedRows"),
         (lambda: borrowed.append(rows), TypeError, r"the cache reads BorrowedRows: pass append\(.*tokens=T\)"),
         (lambda: borrowed.append(pages, tokens=1), TypeError, "the cache reads BorrowedRows"),
         (lambda: in_pages.append(rows, tokens=1), TypeError, "the cache reads PagedRows"),
         (lambda: borrowed.append(rows, tokens=1), ValueError, "keys contains NaN or infinity"),
-        (lambda: borrowed.append(rows, tokens=8), ValueError, "tokens=8 was given and the rows have 67 slots: pass longer"),
+        (
+            lambda: borrowed.append(rows, tokens=8),
+            ValueError,
+            "tokens=8 was given and the rows have 67 slots: pass longer",
+        ),
         (lambda: borrowed.append(rows, tokens=0), ValueError, "tokens=0 was given"),
         (
             lambda: borrowed.append(BorrowedRows(keys[:, :1], values[:, :1]), tokens=1),
@@ -285,9 +305,21 @@ def test_what_does_not_fit_rows_of_another_owner_is_refused(backend):
         (lambda: copies.append(rows, tokens=1), TypeError, "the cache owns its rows: pass the new tokens as arrays"),
         (lambda: copies.append(keys, values, tokens=1), TypeError, "the cache owns its rows"),
         (lambda: borrowed.take([0]), ValueError, r"take would copy them: reorder the owner's arrays, and pass them as"),
-        (lambda: borrowed.take([0], rows=rows), ValueError, r"rows of \w+ \(3, 2, 67, 16\) were given: pass \w+ rows \(1,"),
-        (lambda: borrowed.take([0], rows=pages), TypeError, "rows of type PagedRows were given to a cache of BorrowedRows"),
-        (lambda: copies.take([0], rows=rows), TypeError, "rows of type BorrowedRows were given to a cache of DenseRows"),
+        (
+            lambda: borrowed.take([0], rows=rows),
+            ValueError,
+            r"rows of \w+ \(3, 2, 67, 16\) were given: pass \w+ rows \(1,",
+        ),
+        (
+            lambda: borrowed.take([0], rows=pages),
+            TypeError,
+            "rows of type PagedRows were given to a cache of BorrowedRows",
+        ),
+        (
+            lambda: copies.take([0], rows=rows),
+            TypeError,
+            "rows of type BorrowedRows were given to a cache of DenseRows",
+        ),
         (lambda: borrowed.truncate(42), ValueError, "length=42 was given for sequences of"),
     ]
     for call, error, sentence in wrong:

@@ -70,9 +70,7 @@ def test_several_tokens_without_a_budget_are_causal_attention(backend, selector)
     logits = np.where(np.arange(60) <= 55 + np.arange(5)[:, None], logits, -np.inf)
     weights = np.exp(logits)
     assert_close(backend.get(got.lse), np.log(weights.sum(-1)), "float64")
-    assert_close(
-        backend.get(got.value), weights / weights.sum(-1, keepdims=True) @ values.repeat(3, axis=1), "float64"
-    )
+    assert_close(backend.get(got.value), weights / weights.sum(-1, keepdims=True) @ values.repeat(3, axis=1), "float64")
 
 
 def test_more_tokens_than_a_sequence_has_are_refused(backend, method):

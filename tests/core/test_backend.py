@@ -7,8 +7,8 @@ import pytest
 
 from socket_gpu import missing_requirement
 from socket_theory import Budget, Dense, Key, Socket
-from socket_theory.core.array_types import array_type, common_array_type
 from socket_theory.core import backend
+from socket_theory.core.array_types import array_type, common_array_type
 from socket_theory.core.backend import Backend, operations, register_operations, resolve_backend
 from socket_theory.core.numpy_backend import NumpyBackend
 from socket_theory.socket_lsh.operations import NumpyOperations

@@ -306,7 +306,12 @@ def cases():
     yield "budget of a wrong type", lambda: SOCKET.attend(QUERY, CACHE, budget=5), TypeError, r"pass Budget\(tokens=n\)"
     yield "cache of a wrong type", lambda: Dense().attend(QUERY, KEYS), TypeError, "pass what prepare returned"
     raw = np.zeros((3, 10, 4))
-    yield "planes as an array", lambda: SOCKET.prepare(KEYS, KEYS, sample=raw), TypeError, r"pass Planes, as Socket\.draw"
+    yield (
+        "planes as an array",
+        lambda: SOCKET.prepare(KEYS, KEYS, sample=raw),
+        TypeError,
+        r"pass Planes, as Socket\.draw",
+    )
     yield "no keys", lambda: Dense().prepare(None, KEYS), TypeError, "keys=None was given"
     yield "no values", lambda: Dense().prepare(KEYS, None), TypeError, "values=None was given"
     yield (

@@ -105,8 +105,9 @@ def test_imports_run_downwards_and_no_family_imports_another(module: str) -> Non
 
 
 def test_of_a_family_only_its_contract_uses_what_is_for_tests() -> None:
-    users = {module for module in NAMES if part_and_family(module)[1] and "socket_theory.testing" in own_imports(module)}
-    assert {module.rpartition(".")[2] for module in users if module.startswith("socket_theory.")} <= {"contract"}
+    families = [module for module in NAMES if part_and_family(module)[0] == f"socket_theory.{FAMILY}"]
+    users = [module for module in families if "socket_theory.testing" in own_imports(module)]
+    assert {module.rpartition(".")[2] for module in users} == {"contract"}
 
 
 def test_the_rules_tell_families_apart() -> None:
