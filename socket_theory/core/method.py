@@ -174,7 +174,9 @@ class Method(Definition, abstract=True):
         """
         refuse(self, carry=carry)
         if not self.keeps_rows:
-            raise NotImplementedError(f"{type(self).__name__} keeps no rows for exact attention: it must define prefill.")
+            raise NotImplementedError(
+                f"{type(self).__name__} keeps no rows for exact attention: it must define prefill."
+            )
         owned = isinstance(keys, OwnedElsewhere)
         if cache is None:
             grown, first = self.prepare(keys, values, **prepared_with), 0

@@ -17,7 +17,8 @@ import pytest
 
 import socket_theory
 from socket_theory.claims.registry import CLAIMS, run_by_id
-from socket_theory.core.method import METHODS, Method
+from socket_theory.core.definition import METHODS
+from socket_theory.core.method import Method
 from socket_theory.core.rng import Key
 
 ROOT = Path(__file__).parents[2]
