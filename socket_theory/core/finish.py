@@ -40,7 +40,7 @@ def _stats(step: Step, outcome: Outcome) -> Stats:
     union = read[..., :slots].sum(axis=(1, 2))
     tokens = rows.kv_range[:, 1]
     keys_read = tokens * kv_heads if cache.method.reads_every_key else union
-    row_bytes = dim * key_bytes * keys_read + rows.value_dim * value_bytes * union
+    row_bytes = dim * key_bytes * keys_read + rows.value_dim * value_bytes * union if cache.method.keeps_rows else 0
     mass = outcome.captured_mass
     return Stats(
         kept=kept.reshape(*batch_shape, -1),

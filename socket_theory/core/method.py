@@ -173,6 +173,8 @@ class Method(Definition, abstract=True):
         Raises as `prepare`, `Cache.append` and `attend`.
         """
         refuse(self, carry=carry)
+        if not self.keeps_rows:
+            raise NotImplementedError(f"{type(self).__name__} keeps no rows for exact attention: it must define prefill.")
         owned = isinstance(keys, OwnedElsewhere)
         if cache is None:
             grown, first = self.prepare(keys, values, **prepared_with), 0
@@ -180,8 +182,6 @@ class Method(Definition, abstract=True):
             refuse(self, **prepared_with)
             checked_method(cache, self)
             grown, first = cache.append(keys, values, tokens=np.shape(query)[-2] if owned else None), cache.rows.ends
-        if not self.keeps_rows:
-            raise NotImplementedError(f"{type(self).__name__} keeps no rows to attend to: it must define prefill.")
         native = checked_chunk(query, grown, first, None if owned else np.shape(keys)[-2])
         dtype = native.dtype if out_dtype is None else output_dtype(out_dtype)
         scale = checked_scale(sm_scale, native.shape[-1])

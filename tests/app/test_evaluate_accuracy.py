@@ -113,7 +113,7 @@ def test_the_planes_of_a_layer_are_one_draw_of_its_key() -> None:
     data = capture(layers=1)
     key = Key.from_seed(0)
     method = SocketSampling(num_samples=20)
-    field = [Contender("s", method, selects=False, draws=True)]
+    field = [Contender("s", method)]
     measured, _ = measure_layer(data.q[0], data.k[0], data.v[0], data.positions, field, BUDGET, key)
     cache = method.prepare(data.k[0], data.v[0], sample=SignHash(60, 10, 16).draw(key))
     last = int(data.positions[-1])

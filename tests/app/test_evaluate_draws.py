@@ -28,7 +28,7 @@ def test_no_array_of_a_capture_holds_nan(name: str) -> None:
 
 
 def test_an_output_is_judged_before_it_is_rounded_to_the_query_dtype() -> None:
-    field = [Contender("dense", Dense(), selects=False)]
+    field = [Contender("dense", Dense())]
     measured, _ = measure_layer(Q.astype(np.float32), K, V, np.array([39]), field, Budget(tokens=4), KEY)
     assert measured[..., -1].max() < 1e-12
 
@@ -47,7 +47,7 @@ def test_each_position_has_a_draw_of_its_own() -> None:
 def test_each_trial_of_a_ranking_has_planes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     scores_of = ranking.scores_of
-    monkeypatch.setattr(ranking, "scores_of", lambda *given: seen.append(given[2].planes) or scores_of(*given))
+    monkeypatch.setattr(ranking, "scores_of", lambda *given: seen.append(given[2].sample) or scores_of(*given))
     size = ranking.RankingSize(num_keys=20, head_dim=4, num_trials=2, num_queries=1)
     for trial in range(3):
         ranking.run_trial([HardLSH(2, 3)], [5], size, KEY.fold_in("trial", trial))

@@ -81,7 +81,7 @@ def test_a_centre_is_the_float64_mean_of_the_keys_up_to_the_first_position() -> 
     field = [Contender("socket", method)]
     key, (q, v) = Key.from_seed(0), (CAPTURE.q[0], CAPTURE.v[0])
     measured, _ = measure_layer(q, k, v, CAPTURE.positions, field, BUDGET, key)
-    planes = method.prepare(k, v, key=key).planes
+    planes = method.prepare(k, v, key=key).sample
     center = k[:, :21].astype(np.float64).mean(axis=1)
     cache = method.prepare(k, v, sample=planes, center=center)
     for time, position in enumerate(CAPTURE.positions):

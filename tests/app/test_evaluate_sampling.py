@@ -43,7 +43,7 @@ def replayed(data: Capture, field: list[Sampled]) -> tuple[Step, ReplayedStep]:
     """The last position of the first layer."""
     n = int(data.positions[-1]) + 1
     k, v = data.k[0, :, :n], data.v[0, :, :n]
-    step = Step.start(Dense(), data.q[0, :, -1], Dense().prepare(k, v), None, np.float64)
+    step = Step(data.q[:1, :, -1], Dense().prepare(k, v), 1 / np.sqrt(k.shape[-1]))
     return step, ReplayedStep.of(step, k.astype(float), v.astype(float), field, KEY)
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from socket_theory import HardLSH, Key, RandomTokens, SignHash
+from socket_theory import HardLSH, Key, SignHash
 from socket_theory.core.baselines import head_uniforms
 from socket_theory.core.cache import Cache
 from socket_theory.core.claim import Context
 from socket_theory.core.hashing import round_to_bfloat16
 from socket_theory.core.rng import normal, philox, uniform
-from socket_theory.core.step import Step
 from socket_theory.evaluate import prefill, ranking
 
 KEY = Key.from_seed(1)
@@ -52,10 +51,8 @@ def test_planes_are_all_different_and_share_no_number_with_the_key_itself() -> N
 
 def test_sequences_heads_and_items_have_uniforms_of_their_own() -> None:
     """Items at powers of two, where an index that packs too few bits meets another head's."""
-    query, keys = np.ones((2, 4, 8)), np.ones((2, 2, 3, 8))
-    step = Step.start(RandomTokens(), query, RandomTokens().prepare(keys, keys), None, None)
     items = np.concatenate([[0], 2 ** np.arange(32)])
-    found = head_uniforms(KEY, step, items)
+    found = head_uniforms(KEY, (2, 4, 8), items)
     assert found.shape == (2, 4, 33)
     assert len(np.unique(found)) == found.size
     np.testing.assert_array_equal(found[0, 0], uniform(KEY, items))

@@ -31,33 +31,49 @@ BUDGET = Budget(tokens=12, sink=2, window=3)
 TOKENS = range(START, START + LENGTH)
 
 
+def planes_of(method):
+    return SignHash(method.num_tables, method.num_planes, DIM).draw(KEY).weights
+
+
+def key_of(head, token):
+    return KEYS[0, head // (HQ // HKV), token]
+
+
 def bit_law(method, query):
-    z = SignHash(method.num_tables, method.num_planes, DIM).draw(KEY).weights @ query
-    if isinstance(method, HardLSH):
-        return z, None
+    """Twice what is made of the query's projections, over the temperature."""
+    z = planes_of(method) @ query
     mapped = {"tanh_scaled": np.tanh(z) / math.sqrt(DIM), "tanh": np.tanh(z), "linear": z}[method.query_map]
-    return z, 2 * mapped / method.temperature
+    return 2 * mapped / method.temperature
 
 
-def score(method, head, token):
-    """What the token is ranked by, in float64."""
-    query, kv_head = QUERY[0, head], head // (HQ // HKV)
-    key, value = KEYS[0, kv_head, token], VALUES[0, kv_head, token]
-    if isinstance(method, OracleTopK):
-        return query @ key
-    if isinstance(method, Window):
-        return token
-    if isinstance(method, RandomTokens):
-        return float(uniform(KEY, (head << 32) | (token - START)))
-    if getattr(method, "center_keys", False):
-        key = key - KEYS[0, kv_head, list(TOKENS)].mean(0)
-    z, exponent = bit_law(method, query)
-    sign = np.where(SignHash(method.num_tables, method.num_planes, DIM).draw(KEY).weights @ key >= 0, 1, -1)
-    if isinstance(method, HardLSH):
-        return np.mean(np.all(sign == np.where(z >= 0, 1, -1), axis=1)) + 1e-9 * token
-    weight = np.prod(1 / (1 + np.exp(-exponent * sign)), axis=1).mean()
-    weighs = getattr(method, "value_weight", False) or getattr(method, "value_aware", False)
-    return weight * (float(round_to_bfloat16(np.linalg.norm(value))) if weighs else 1.0)
+# What a token is ranked by, in float64.
+
+
+def by_logit(method, head, token):
+    return QUERY[0, head] @ key_of(head, token)
+
+
+def by_recency(method, head, token):
+    return token
+
+
+def by_uniform(method, head, token):
+    return float(uniform(KEY, (head << 32) | (token - START)))
+
+
+def by_matches(method, head, token):
+    signs = (np.where(planes_of(method) @ row >= 0, 1, -1) for row in (QUERY[0, head], key_of(head, token)))
+    mine, theirs = signs
+    return np.mean(np.all(mine == theirs, axis=1)) + 1e-9 * token
+
+
+def by_collision(method, head, token):
+    key, value = key_of(head, token), VALUES[0, head // (HQ // HKV), token]
+    if method.center_keys:
+        key = key - KEYS[0, head // (HQ // HKV), list(TOKENS)].mean(0)
+    sign = np.where(planes_of(method) @ key >= 0, 1, -1)
+    weight = np.prod(1 / (1 + np.exp(-bit_law(method, QUERY[0, head]) * sign)), axis=1).mean()
+    return weight * (float(round_to_bfloat16(np.linalg.norm(value))) if method.value_weight else 1.0)
 
 
 def softmax_over(head, tokens):
@@ -69,28 +85,27 @@ def softmax_over(head, tokens):
 
 
 def run(backend, method, **options):
-    hashed = {"key": KEY} if hasattr(method, "num_planes") else {}
-    put = backend.put
-    cache = method.prepare(put(KEYS), put(VALUES), kv_start=START, kv_len=LENGTH, backend=backend.engine, **hashed)
-    return method.attend(put(QUERY), cache, **options)
+    drawn = {} if method.sample_type is None else {"key": KEY}
+    cache = backend.prepare(method, KEYS, VALUES, kv_start=START, kv_len=LENGTH, **drawn)
+    return method.attend(backend.put(QUERY), cache, **options)
 
 
 TOP_K = [
-    OracleTopK(),
-    Window(),
-    RandomTokens(),
-    HardLSH(num_planes=3, num_tables=9),
-    Socket(num_tables=9),
-    Socket(num_tables=9, query_map="tanh", temperature=0.7),
-    Socket(num_tables=9, query_map="linear", temperature=3.0, num_planes=4),
-    Socket(num_tables=9, value_weight=True),
-    Socket(num_tables=9, center_keys=True),
+    (OracleTopK(), by_logit),
+    (Window(), by_recency),
+    (RandomTokens(), by_uniform),
+    (HardLSH(num_planes=3, num_tables=9), by_matches),
+    (Socket(num_tables=9), by_collision),
+    (Socket(num_tables=9, query_map="tanh", temperature=0.7), by_collision),
+    (Socket(num_tables=9, query_map="linear", temperature=3.0, num_planes=4), by_collision),
+    (Socket(num_tables=9, value_weight=True), by_collision),
+    (Socket(num_tables=9, center_keys=True), by_collision),
 ]
 
 
-@pytest.mark.parametrize("method", TOP_K, ids=str)
-def test_top_k_step(backend, method):
-    options = {"key": KEY} if isinstance(method, RandomTokens) else {}
+@pytest.mark.parametrize(("method", "score"), TOP_K, ids=lambda given: str(getattr(given, "__name__", given)))
+def test_top_k_step(backend, method, score):
+    options = {"key": KEY} if "key" in method.takes else {}
     estimate = run(backend, method, budget=BUDGET, sm_scale=SM_SCALE, **options)
     forced = [*TOKENS[:2], *TOKENS[-3:]]
     for head in range(HQ):
@@ -100,7 +115,8 @@ def test_top_k_step(backend, method):
         value, lse = softmax_over(head, kept)
         assert_close(backend.get(estimate.value)[0, head], value, "float64")
         assert_close(backend.get(estimate.lse)[0, head], lse, "float64")
-        if isinstance(method, OracleTopK):
+        assert (estimate.stats.captured_mass is None) == (score is not by_logit)
+        if score is by_logit:
             mass = math.exp(lse - softmax_over(head, TOKENS)[1])
             assert estimate.stats.captured_mass[0, head] == pytest.approx(mass, rel=1e-10)
 
@@ -110,7 +126,7 @@ def test_shared_step_ranks_by_the_sum_of_the_group(backend):
     estimate = run(backend, method, budget=Budget(tokens=12, per="kv_head"), sm_scale=SM_SCALE)
     for head in range(HQ):
         heads = [head // 2 * 2, head // 2 * 2 + 1]
-        ranked = sorted(TOKENS, key=lambda t: sum(score(method, h, t) for h in heads), reverse=True)
+        ranked = sorted(TOKENS, key=lambda t: sum(by_collision(method, h, t) for h in heads), reverse=True)
         assert backend.get(estimate.indices)[0, head].tolist() == sorted(ranked[:12])
 
 
@@ -140,8 +156,7 @@ def test_sampling_step(backend, value_aware, temperature):
     assert estimate.kind == expected.kind == "angular"
     for head in range(HQ):
         rows = VALUES[0, head // 2, list(TOKENS)]
-        _, exponent = bit_law(method, QUERY[0, head])
-        planes = SignHash(9, 10, DIM).draw(KEY).weights
+        exponent, planes = bit_law(method, QUERY[0, head]), planes_of(method)
         sign = np.where(np.einsum("lpd,nd->nlp", planes, KEYS[0, head // 2, list(TOKENS)]) >= 0, 1, -1)
         logs = np.logaddexp.reduce(-np.logaddexp(0, -exponent * sign).sum(-1), axis=-1) - math.log(9)
         weights = np.exp(logs - logs.max())

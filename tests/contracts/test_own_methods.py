@@ -1,13 +1,18 @@
 """A method of a user's own: its scores are checked once, and its cache is saved and loaded with it."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
-from socket_theory import Budget, Dense, Key, Socket, Window, load_cache
+from socket_theory import Budget, Dense, Key, Socket, Window, load_cache, save_cache
+from socket_theory.core.estimate import Outcome
+from socket_theory.core.index import SumIndex, TokenIndex
 from socket_theory.core.method import Method
+from socket_theory.core.selector import Selector
+from socket_theory.testing import assert_close
 
 KEY = Key.from_seed(12)
 QUERY, KEYS, VALUES = (KEY.generator().standard_normal(shape) for shape in ((2, 4, 16), (2, 2, 40, 16), (2, 2, 40, 16)))
@@ -17,41 +22,41 @@ SHAPE = r"\(2, 4, 40\)"
 
 
 @dataclass(frozen=True)
-class Returning(Method):
+class Returning(Selector):
     """Ranks by whatever it is made with."""
 
     returned: Any = None
     sharpness: float = 1.0
 
-    def scores(self, step, key):
+    def scores(self, step):
         return self.returned
 
 
 @dataclass(frozen=True)
-class FirstFeature(Method):
+class FirstFeature(Selector):
     """Ranks by the first feature of a key, times that of the query."""
 
     sharpness: float = 1.0
 
-    def scores(self, step, key):
-        keys = step.cache.keys
+    def scores(self, step):
+        keys = step.rows.keys
         products = step.query.reshape(2, 2, 2, 16)[..., :1] * keys[:, :, None, :, 0]
         return (self.sharpness * products.reshape(2, 4, 40)).astype(np.float32)
 
 
 @dataclass(frozen=True)
-class LongKeys(Method):
+class LongKeys(Selector):
     """Ranks by a power of the key's length, kept in an index of its own, times what the query side says."""
 
     power: int = 1
     sign: int = 1
     query_side = ("sign",)
 
-    def index(self, backend, keys, values, spans, planes, center):
-        return {"lengths": (keys**2).sum(-1).astype(np.float32) ** self.power}
+    def index(self, rows, sample, frozen):
+        return TokenIndex({"lengths": (rows.keys**2).sum(-1).astype(np.float32) ** self.power})
 
-    def scores(self, step, key):
-        return self.sign * np.repeat(step.cache.arrays["lengths"], 2, axis=1)
+    def scores(self, step):
+        return self.sign * np.repeat(step.index.arrays["lengths"], 2, axis=1)
 
 
 def prepared(backend, method):
@@ -59,7 +64,7 @@ def prepared(backend, method):
 
 
 def step(backend, method, budget=BUDGET):
-    return method.attend(backend.put(QUERY), prepared(backend, method), budget=budget)
+    return backend.attend(method, QUERY, prepared(backend, method), budget=budget)
 
 
 FLAT = np.zeros((2, 4, 40), dtype=np.float32)
@@ -126,7 +131,7 @@ def test_without_a_budget_no_score_is_asked_for(backend):
 
 def saved(tmp_path, method, **index):
     path = tmp_path / "cache.npz"
-    method.prepare(KEYS, VALUES, **SPANS, **index).save(path)
+    save_cache(method.prepare(KEYS, VALUES, **SPANS, **index), path)
     return path
 
 
@@ -146,32 +151,50 @@ class Indexed(Method):
 
     made: Any = None
 
-    def index(self, backend, keys, values, spans, planes, center):
-        return self.made(keys) if callable(self.made) else self.made
+    def index(self, rows, sample, frozen):
+        return self.made
 
 
 @pytest.mark.parametrize(
     ("made", "error", "sentence"),
     [
-        (None, TypeError, "Indexed.index returned NoneType: return a dict of arrays"),
-        ([1.0], TypeError, "Indexed.index returned list"),
-        ({"a": [1.0]}, TypeError, "Indexed.index returned a of builtins.list: return numbers in the type of the keys"),
-        *(
-            ({name: np.zeros((2, 2, 40))}, ValueError, f"an array named '{name}', which a cache has already: rename it")
-            for name in ("keys", "values", "spans", "planes", "center", "header", "file", "allow_pickle")
-        ),
-        ({1: np.zeros((2, 2, 40))}, TypeError, "return a dict of arrays by name"),
-        ({"a": np.float32(3)}, TypeError, "returned a of numpy.float32"),
-        ({"a": np.zeros((2, 2, 40), object)}, TypeError, "returned a of object: return numbers"),
-        ({"a": np.ma.zeros((2, 2, 40))}, TypeError, "returned a of numpy.ma"),
-        ({"a": np.zeros(())}, ValueError, r"returned a \(\): return"),
-        ({"a": np.zeros((2, 40, 2))}, ValueError, r"returned a \(2, 40, 2\): return \[2, \.\.\., 40\]"),
-        ({"a": np.zeros((4, 40))}, ValueError, r"returned a \(4, 40\): return \[2, \.\.\., 40\]"),
+        (None, TypeError, "Indexed.index returned NoneType: return a TokenIndex of arrays by name, or a SumIndex"),
+        ({"a": np.zeros((2, 2, 40))}, TypeError, "Indexed.index returned dict: return a TokenIndex"),
+        (TokenIndex({"a": [1.0]}), TypeError, "Indexed.index returned a of builtins.list: return numbers in the type"),
+        (TokenIndex({1: np.zeros((2, 2, 40))}), TypeError, "return a dict of arrays by name"),
+        (TokenIndex({"a": np.float32(3)}), TypeError, "returned a of numpy.float32"),
+        (TokenIndex({"a": np.zeros((2, 2, 40), object)}), TypeError, "returned a of object: return numbers"),
+        (TokenIndex({"a": np.ma.zeros((2, 2, 40))}), TypeError, "returned a of numpy.ma"),
+        (TokenIndex({"a": np.zeros(())}), ValueError, r"returned a \(\): return"),
+        (TokenIndex({"a": np.zeros((2, 40, 2))}), ValueError, r"returned a \(2, 40, 2\): return \[2, \.\.\., 40\]"),
+        (TokenIndex({"a": np.zeros((4, 40))}), ValueError, r"returned a \(4, 40\): return \[2, \.\.\., 40\]"),
+        (SumIndex({"a": np.zeros(())}), ValueError, r"returned a \(\): return \[2, \.\.\.\]"),
+        (SumIndex({"a": np.zeros((4, 3))}), ValueError, r"returned a \(4, 3\): return \[2, \.\.\.\]"),
+        (SumIndex({"a": [1.0]}), TypeError, "returned a of builtins.list"),
+        (TokenIndex({}, {"b": np.zeros((3, 2))}), ValueError, r"returned b \(3, 2\): return \[2, \.\.\.\]"),
     ],
 )
 def test_an_index_that_a_cache_cannot_hold_is_refused(made, error, sentence):
     with pytest.raises(error, match=sentence):
         Indexed(made).prepare(KEYS, VALUES, **SPANS)
+
+
+@dataclass(frozen=True)
+class Named(Window):
+    """Keeps an array under a name that means something else where a cache is saved."""
+
+    name: str = "keys"
+
+    def index(self, rows, sample, frozen):
+        return TokenIndex({self.name: 3 * rows.keys[..., 0]})
+
+
+@pytest.mark.parametrize("name", ["keys", "values", "kv_range", "sample", "center", "header", "file", "allow_pickle"])
+def test_an_index_may_have_any_name(tmp_path, name):
+    path = saved(tmp_path, Named(name))
+    again = load_cache(path, method=Named(name))
+    np.testing.assert_array_equal(again.index.arrays[name], 3 * KEYS[..., 0])
+    np.testing.assert_array_equal(again.keys, KEYS)
 
 
 def test_a_method_that_is_no_dataclass_is_refused():
@@ -220,7 +243,7 @@ def test_an_own_index_is_read_by_methods_that_would_make_the_same(tmp_path):
 
 def test_a_class_with_other_settings_than_the_saved_one_is_refused(tmp_path):
     @dataclass(frozen=True)
-    class FirstFeature(Method):
+    class FirstFeature(Selector):
         """Of the same name, with another setting."""
 
         width: int = 1
@@ -231,7 +254,7 @@ def test_a_class_with_other_settings_than_the_saved_one_is_refused(tmp_path):
 
 
 def test_an_own_class_named_like_one_of_the_library_is_not_taken_for_it(tmp_path):
-    own = type("Socket", (Socket,), {"scores": lambda self, step, key: FLAT})
+    own = type("Socket", (Socket,), {"scores": lambda self, step: FLAT})
     path = saved(tmp_path, own(num_tables=5), key=KEY)
     with pytest.raises(TypeError, match="holds a cache of Socket, a class of your own"):
         load_cache(path)
@@ -251,3 +274,124 @@ def test_settings_that_a_file_would_not_give_back_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"cannot be saved: pass settings that are numbers, strings, booleans or None"):
         saved(tmp_path, Returning(returned=(1, 2)))
     assert not (tmp_path / "cache.npz").exists()
+
+
+@dataclass(frozen=True)
+class LinearAttention(Method):
+    """Attention by <phi(q), phi(k)> with phi = elu + 1: sums over tokens are all that a step reads."""
+
+    takes = frozenset()
+    keeps_rows = False
+
+    def index(self, rows, sample, frozen):
+        kv, total = (
+            np.zeros((*rows.shape[:2], rows.shape[3], rows.value_dim)),
+            np.zeros((*rows.shape[:2], rows.shape[3])),
+        )
+        for row, head in np.ndindex(rows.shape[:2]):
+            start, length = rows.kv_range[row]
+            keys, values = (array.astype(float) for array in rows.read(row, head, slice(start, start + length)))
+            kv[row, head], total[row, head] = feature(keys).T @ values, feature(keys).sum(0)
+        return SumIndex({"kv": kv, "total": total})
+
+    def step(self, step):
+        kv, total = (np.repeat(step.index.arrays[name], 2, axis=1) for name in ("kv", "total"))
+        asked = feature(step.query.astype(float))
+        weight = (asked * total).sum(-1)
+        value = (asked[:, :, None] @ kv)[:, :, 0] / weight[..., None]
+        return Outcome(value, np.log(weight), step.everything(), "angular")
+
+
+def feature(rows):
+    return np.where(rows > 0, rows + 1, np.exp(np.minimum(rows, 0)))
+
+
+def linear(query, keys, values, start, length):
+    """What LinearAttention estimates, token by token."""
+    value = np.zeros((*query.shape[:2], values.shape[-1]))
+    for row, head in np.ndindex(query.shape[:2]):
+        valid = slice(start[row], start[row] + length[row])
+        weights = feature(keys[row, head // 2, valid]) @ feature(query[row, head])
+        value[row, head] = weights @ values[row, head // 2, valid] / weights.sum()
+    return value
+
+
+def test_a_method_without_rows_keeps_sums_alone():
+    cache = LinearAttention().prepare(KEYS, VALUES, **SPANS)
+    estimate = LinearAttention().attend(QUERY, cache)
+    assert_close(estimate.value, linear(QUERY, KEYS, VALUES, *SPANS.values()), "float64")
+    assert cache.nbytes == cache.index.nbytes == 2 * 2 * 16 * 17 * 8
+    assert estimate.stats.bytes.tolist() == [2 * 16 * 17 * 8] * 2
+    assert estimate.stats.bits_per_token == 0
+
+
+def test_sums_of_appended_tokens_are_those_of_prepare():
+    method = LinearAttention()
+    whole = method.prepare(KEYS, VALUES)
+    for cuts in ((1, 40), (20, 21, 40)):
+        cache = method.prepare(KEYS[:, :, : cuts[0]], VALUES[:, :, : cuts[0]], capacity=50)
+        for begin, end in pairwise(cuts):
+            cache = cache.append(KEYS[:, :, begin:end], VALUES[:, :, begin:end])
+        assert cache.kv_len.tolist() == [40, 40]
+        direct, grown = (method.attend(QUERY, made) for made in (whole, cache))
+        assert_close(grown.value, direct.value, "float64")
+        assert_close(grown.lse, direct.lse, "float64")
+        np.testing.assert_array_equal(grown.indices, direct.indices)
+
+
+def test_sequences_of_sums_are_taken():
+    method = LinearAttention()
+    cache = method.prepare(KEYS, VALUES, **SPANS)
+    taken = method.attend(QUERY[[1, 0, 1]], cache.take([1, 0, 1]))
+    np.testing.assert_array_equal(taken.value, method.attend(QUERY, cache).value[[1, 0, 1]])
+
+
+def test_no_token_is_taken_away_from_sums():
+    method = LinearAttention()
+    cache = method.prepare(KEYS, VALUES, **SPANS)
+    sentence = "^the index holds sums over tokens, from which none can be taken away: keep the cache from before"
+    with pytest.raises(ValueError, match=sentence):
+        cache.truncate(7)
+    with pytest.raises(ValueError, match=sentence):
+        method.attend(np.stack([QUERY, QUERY], axis=2), cache)
+    one = method.attend(QUERY[:, :, None], cache)
+    np.testing.assert_array_equal(one.value[:, :, 0], method.attend(QUERY, cache).value)
+
+
+def test_saved_sums_are_loaded_with_their_method(tmp_path):
+    method = LinearAttention()
+    again = load_cache(saved(tmp_path, method), method=method)
+    cache = method.prepare(KEYS, VALUES, **SPANS)
+    for left, right in ((again, cache), *((made.append(KEYS, VALUES) for made in (again, cache)),)):
+        got, expected = (method.attend(QUERY, made) for made in (left, right))
+        np.testing.assert_array_equal(got.value, expected.value)
+        np.testing.assert_array_equal(got.indices, expected.indices)
+        assert left.nbytes == right.nbytes
+
+
+def test_a_prefill_of_a_method_without_rows_needs_one_of_its_own():
+    with pytest.raises(
+        NotImplementedError, match=r"^LinearAttention keeps no rows for exact attention: it must define pr"
+    ):
+        LinearAttention().prefill(np.repeat(KEYS, 2, axis=1), KEYS, VALUES)
+
+
+@dataclass(frozen=True)
+class NoStep(Method):
+    """Forgets to define a step."""
+
+
+def test_what_a_method_forgot_to_define_is_named(backend):
+    for kind, sentence in (
+        (NoStep(), "NoStep must define step, or derive from Selector or Sampler"),
+        (type("NoScores", (Selector,), {})(), "NoScores must define scores"),
+    ):
+        with pytest.raises(NotImplementedError, match=sentence):
+            step(backend, kind)
+
+
+def test_a_method_that_takes_nothing_refuses_every_argument():
+    cache = LinearAttention().prepare(KEYS, VALUES)
+    for name, given in (("budget", BUDGET), ("sm_scale", 0.5), ("key", KEY), ("carry", 1)):
+        with pytest.raises(TypeError, match=f"^LinearAttention does not use {name}, and {name}="):
+            LinearAttention().attend(QUERY, cache, **{name: given})

@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 
 from socket_theory import Budget, Key
-from socket_theory.backend_contract import check_backend
+from socket_theory.core.backend import operations
 from socket_theory.core.hashing import apply_query_map
-from socket_theory.testing import assert_close, random_problem
+from socket_theory.core.rows import DenseRows
+from socket_theory.socket_lsh.contract import check_operations
+from socket_theory.testing import assert_close, check_backend, random_problem
 
 PROBLEM = random_problem(Key.from_seed(7), num_qo_heads=6, num_kv_heads=2, slots=70, num_tables=5, num_planes=9)
+
+
+def own(backend):
+    return operations("socket_lsh", backend.engine)
+
+
+def rows_of(backend, problem):
+    return DenseRows(backend.put(problem.keys), backend.put(problem.values), problem.spans, backend.engine)
 
 
 def each_valid(problem):
@@ -35,11 +45,11 @@ def soft_score(problem, row, head, kv_head, slot, query_map, temperature):
 @pytest.mark.parametrize(("query_map", "temperature"), [("tanh_scaled", 0.4), ("tanh", 0.4), ("linear", 2.0)])
 def test_soft_and_hard_scores_are_their_definition(backend, query_map, temperature):
     p = PROBLEM
-    query, codes = backend.put(p.query), backend.engine.hash_keys(backend.put(p.keys), p.spans, p.planes, None)
+    query, codes = backend.put(p.query), own(backend).hash_keys(backend.put(p.keys), p.spans, p.planes, None)
     slots = p.keys.shape[2]
-    soft = backend.get(backend.engine.soft_scores(query, codes, p.spans, p.planes, query_map, temperature))
-    logs = backend.get(backend.engine.log_soft_scores(query, codes, p.spans, p.planes, query_map, temperature))
-    hard = backend.get(backend.engine.hard_scores(query, codes, p.spans, p.planes))
+    soft = backend.get(own(backend).soft_scores(query, codes, p.spans, p.planes, query_map, temperature))
+    logs = backend.get(own(backend).log_soft_scores(query, codes, p.spans, p.planes, query_map, temperature))
+    hard = backend.get(own(backend).hard_scores(query, codes, p.spans, p.planes))
     soft, logs, hard = (scores[..., :slots] for scores in (soft, logs, hard))
     expected = np.full(soft.shape, -np.inf)
     matches = np.full(soft.shape, -np.inf)
@@ -58,9 +68,9 @@ def test_soft_and_hard_scores_are_their_definition(backend, query_map, temperatu
 
 def test_norms_means_and_exact_scores_are_their_definition(backend):
     p = PROBLEM
-    norms = backend.get(backend.engine.value_norms(backend.put(p.values), p.spans))
-    means = backend.get(backend.engine.mean_keys(backend.put(p.keys), p.spans))
-    scores = backend.get(backend.engine.exact_scores(backend.put(p.query), backend.put(p.keys), p.spans, 0.3))
+    norms = backend.get(own(backend).value_norms(backend.put(p.values), p.spans))
+    means = backend.get(own(backend).mean_keys(backend.put(p.keys), p.spans))
+    scores = backend.get(backend.engine.exact_scores(backend.put(p.query), rows_of(backend, p), 0.3))
     for row, head, kv_head, slot in each_valid(p):
         length = math.sqrt(float((p.values[row, kv_head, slot].astype(float) ** 2).sum()))
         assert abs(norms[row, kv_head, slot] - length) <= length * 2.0**-8
@@ -97,7 +107,7 @@ def test_selection_is_a_sorted_prefix_of_the_total_order(backend, group):
 def test_weighing_multiplies_by_the_norm_of_the_kv_head(backend):
     scores = np.where(Key.from_seed(5).generator().random((2, 6, 70)) < 0.5, -np.inf, 0.5).astype(np.float32)
     norms = Key.from_seed(6).generator().random((2, 2, 70)).astype(np.float32)
-    got = backend.get(backend.engine.weigh_scores(backend.put(scores), backend.put(norms)))
+    got = backend.get(own(backend).weigh_scores(backend.put(scores), backend.put(norms)))
     np.testing.assert_array_equal(got, np.where(scores < 0, -np.inf, 0.5 * np.repeat(norms, 3, axis=1)))
 
 
@@ -108,7 +118,7 @@ def test_attention_over_an_index_list_is_its_definition(backend, dtype):
     for row, head, _, slot in each_valid(p):
         kept[row, head, :3] = slot
     kept[:, :, 1:] = -1
-    value, lse = backend.engine.attend(*map(backend.put, (p.query, p.keys, p.values, kept)), 0.2)
+    value, lse = backend.engine.attend(backend.put(p.query), rows_of(backend, p), backend.put(kept), 0.2)
     for row, head in np.ndindex(2, 4):
         slot = kept[row, head, 0]
         assert_close(backend.get(value)[row, head], p.values[row, head // 2, slot].astype(float), dtype)
@@ -117,17 +127,18 @@ def test_attention_over_an_index_list_is_its_definition(backend, dtype):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_public_contract_check_passes(backend, seed):
-    problem = random_problem(Key.from_seed(seed), num_tables=7, slots=50)
-    check_backend(backend.engine, problem, score_error=max(1e-4, backend.score_error))
+def test_public_checks_pass(backend, seed):
+    problem, error = random_problem(Key.from_seed(seed), num_tables=7, slots=50), max(1e-4, backend.score_error)
+    check_backend(backend.engine, problem)
+    check_operations(backend.engine, problem, score_error=error)
 
 
-def test_public_contract_check_rejects_a_wrong_backend(backend):
+def test_public_check_rejects_a_wrong_backend(backend):
     class Inverted(type(backend.engine)):
         """Keeps the worst tokens."""
 
-        def select(self, scores, spans, budget, num_kv_heads):
-            return super().select(-scores, spans, budget, num_kv_heads)
+        def select(self, scores, kv_range, budget, num_kv_heads):
+            return super().select(-scores, kv_range, budget, num_kv_heads)
 
-    with pytest.raises(AssertionError, match="selection"):
-        check_backend(Inverted(), PROBLEM, score_error=max(1e-4, backend.score_error))
+    with pytest.raises(AssertionError, match=r"^select: the selection of .* differs"):
+        check_backend(Inverted(), PROBLEM)

@@ -7,9 +7,11 @@ import pytest
 
 from socket_gpu import missing_requirement
 from socket_theory import Budget, Dense, Key, Socket
+from socket_theory.core import backend
 from socket_theory.core.array_types import array_type, common_array_type
-from socket_theory.core.backend import Backend, resolve_backend
+from socket_theory.core.backend import Backend, operations, register_operations, resolve_backend
 from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.socket_lsh.operations import NumpyOperations
 
 KEY = Key.from_seed(9)
 QUERY = KEY.generator().standard_normal((2, 4, 16)).astype(np.float32)
@@ -28,11 +30,33 @@ def test_a_backend_object_overrides_the_choice():
     class Counting(NumpyBackend):
         calls = 0
 
-        def soft_scores(self, *arguments):
+        def select(self, *arguments):
             Counting.calls += 1
-            return super().soft_scores(*arguments)
+            return super().select(*arguments)
 
     cache = Socket(num_tables=3).prepare(KEYS, KEYS, key=KEY, backend=Counting())
+    Socket(num_tables=3).attend(QUERY, cache, budget=BUDGET)
+    assert Counting.calls == 1
+
+
+def test_operations_of_a_family_are_those_registered_for_the_backend(monkeypatch):
+    class Other(NumpyBackend):
+        name = "other"
+
+    class Counting(NumpyOperations):
+        calls = 0
+
+        def soft_scores(self, *arguments, **options):
+            Counting.calls += 1
+            return super().soft_scores(*arguments, **options)
+
+    monkeypatch.setattr("socket_theory.core.backend._OPERATIONS", dict(backend._OPERATIONS))
+    with pytest.raises(ValueError, match=r"^backend 'other' has no operations of socket_lsh, and 'numpy'.* have: "):
+        Socket(num_tables=3).prepare(KEYS, KEYS, key=KEY, backend=Other())
+    with pytest.raises(ValueError, match=r"has no operations of another, and none have"):
+        operations("another", NumpyBackend())
+    register_operations("socket_lsh", "other", Counting())
+    cache = Socket(num_tables=3).prepare(KEYS, KEYS, key=KEY, backend=Other())
     Socket(num_tables=3).attend(QUERY, cache, budget=BUDGET)
     assert Counting.calls == 1
 

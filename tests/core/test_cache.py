@@ -5,7 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 
-from socket_theory import Budget, Dense, HardLSH, Key, OracleTopK, Planes, SignHash, Socket, SocketSampling, load_cache
+from socket_theory import (
+    Budget,
+    Dense,
+    HardLSH,
+    Key,
+    OracleTopK,
+    Planes,
+    SignHash,
+    Socket,
+    SocketSampling,
+    load_cache,
+    save_cache,
+)
+from socket_theory.core.backend import operations
 
 KEY = Key.from_seed(5)
 KEYS, VALUES = KEY.generator().standard_normal((2, 2, 2, 30, 8))
@@ -36,9 +49,9 @@ def test_memory_order_changes_nothing(order):
     method = Socket(num_tables=5, value_weight=True, center_keys=True)
     cache = method.prepare(np.array(KEYS, order=order), np.array(VALUES, order=order), key=KEY)
     plain = method.prepare(KEYS, VALUES, key=KEY)
-    np.testing.assert_array_equal(cache.center, plain.center)
-    for name, array in plain.arrays.items():
-        np.testing.assert_array_equal(cache.arrays[name], array)
+    np.testing.assert_array_equal(cache.index.frozen["center"], plain.index.frozen["center"])
+    for name, array in plain.index.arrays.items():
+        np.testing.assert_array_equal(cache.index.arrays[name], array)
 
 
 def test_capacity_counts_the_slots_before_the_start():
@@ -77,14 +90,14 @@ def test_truncating_goes_from_one_token_to_all_of_them():
 
 def test_truncating_keeps_the_start_and_taking_does_not_count_from_the_end():
     cache = Dense().prepare(KEYS, VALUES, kv_start=[2, 1], kv_len=[28, 7])
-    assert cache.truncate([5, 6]).spans.tolist() == [[2, 5], [1, 6]]
+    assert cache.truncate([5, 6]).kv_range.tolist() == [[2, 5], [1, 6]]
     for rows in ([-1, 0], [0, 2]):
         with pytest.raises(ValueError, match="pass integers from 0 to 1"):
             cache.take(rows)
 
 
 @pytest.mark.parametrize(("start", "length"), [(5, 26), ([0, 25], [30, 6]), (30, 1), (-1, 3), (0, 0), (0, 31)])
-def test_spans_beyond_the_slots_are_refused(start, length):
+def test_valid_tokens_beyond_the_slots_are_refused(start, length):
     with pytest.raises(ValueError, match=r"for 30 slots: pass .* kv_start \+ kv_len at most the slots"):
         Dense().prepare(KEYS, VALUES, kv_start=start, kv_len=length)
 
@@ -94,7 +107,8 @@ def test_take_carries_the_center_along():
     taken = method.prepare(KEYS, VALUES, key=KEY).take([1, 0])
     direct = method.prepare(KEYS[[1, 0]], VALUES[[1, 0]], key=KEY)
     new = KEYS[:, :, :3] + 1
-    np.testing.assert_array_equal(taken.append(new, new).index.arrays["codes"], direct.append(new, new).index.arrays["codes"])
+    codes = (cache.append(new, new).index.arrays["codes"] for cache in (taken, direct))
+    np.testing.assert_array_equal(*codes)
 
 
 def test_numpy_scalars_are_settings_like_any_other(tmp_path):
@@ -103,7 +117,7 @@ def test_numpy_scalars_are_settings_like_any_other(tmp_path):
     )
     assert method == Socket(num_tables=4, temperature=0.5, value_weight=True)
     assert method.nominal_bits == 40
-    method.prepare(KEYS, VALUES, key=KEY).save(tmp_path / "cache")
+    save_cache(method.prepare(KEYS, VALUES, key=KEY), tmp_path / "cache")
     assert load_cache(tmp_path / "cache").method == method
     budget = Budget(tokens=np.int64(300), sink=np.uint8(200), window=np.uint8(100))
     assert budget.kept(1000) == 300
@@ -131,19 +145,18 @@ def test_a_saved_cache_answers_the_same(method, library, tmp_path, require_extra
         if library == "torch.bfloat16":
             require_extra("torch", "ml_dtypes")
             arrays = [a.to(torch.bfloat16) for a in arrays]
-    hashed = {"key": KEY} if hasattr(method, "num_planes") else {}
+    hashed = {} if method.sample_type is None else {"key": KEY}
     cache = method.prepare(*arrays[1:], kv_start=[2, 0], kv_len=[28, 7], capacity=40, **hashed)
     save_cache(cache, tmp_path / "cache.npz")
     again = load_cache(tmp_path / "cache.npz")
-    options = {"key": KEY} if isinstance(method, SocketSampling) else {}
-    options |= {"budget": BUDGET} if isinstance(method, HardLSH | Socket) else {}
+    options = {name: given for name, given in (("key", KEY), ("budget", BUDGET)) if name in method.takes}
     first, second = (method.attend(arrays[0], c, **options) for c in (cache, again))
     assert type(first.value) is type(second.value)
     assert bool((first.value == second.value).all())
     assert again.capacity == 40
     assert again.nbytes == cache.nbytes
     more = [a[:, :, :2] for a in arrays[1:]]
-    assert bool((cache.append(*more).arrays["keys"] == again.append(*more).arrays["keys"]).all())
+    assert bool((cache.append(*more).keys == again.append(*more).keys).all())
 
 
 def test_oracle_logits_beyond_float32_still_rank():
@@ -161,7 +174,8 @@ def test_a_temperature_whose_weights_underflow_still_ranks_by_them():
     cache = method.prepare(KEYS, VALUES, key=KEY)
     sampler = SocketSampling(num_planes=16, num_tables=4, query_map="tanh", temperature=0.01)
     hashed = dataclasses.replace(cache, method=sampler)
-    logs = cache.backend.log_soft_scores(QUERY, hashed.index.arrays["codes"], cache.kv_range, cache.sample, "tanh", 0.01)
+    own = operations("socket_lsh", cache.backend)
+    logs = own.log_soft_scores(QUERY, hashed.index.arrays["codes"], cache.kv_range, cache.sample, "tanh", 0.01)
     best = method.attend(QUERY, cache, budget=Budget(tokens=1)).indices[..., 0]
     # Weights that agree to float32 tie, and the later token wins.
     chosen = np.take_along_axis(logs, best[..., None], axis=-1)[..., 0]
@@ -175,11 +189,11 @@ def grown(cache, first, count=1):
     return cache.append(*new)
 
 
-@pytest.mark.parametrize("spans", [{}, {"kv_start": [4, 0], "kv_len": [26, 17]}], ids=["whole", "ragged"])
+@pytest.mark.parametrize("ranges", [{}, {"kv_start": [4, 0], "kv_len": [26, 17]}], ids=["whole", "ragged"])
 @pytest.mark.parametrize("capacity", [None, 40])
-def test_caches_of_one_origin_are_values_however_they_grow(spans, capacity):
+def test_caches_of_one_origin_are_values_however_they_grow(ranges, capacity):
     method = Socket(num_tables=5, value_weight=True)
-    prepared = method.prepare(KEYS, VALUES, key=KEY, capacity=capacity, **spans)
+    prepared = method.prepare(KEYS, VALUES, key=KEY, capacity=capacity, **ranges)
     one = grown(prepared, 0)
     family = [prepared, one, grown(one, 1, 3), grown(prepared, 7), grown(one.truncate(12), 5, 4), one.take([1, 0])]
     family += [grown(family[2], 9), grown(family[5], 3, 2), grown(family[3], 2), grown(prepared.truncate(3), 1)]
@@ -200,7 +214,8 @@ def test_caches_of_one_origin_are_values_however_they_grow(spans, capacity):
             np.testing.assert_array_equal(method.attend(QUERY[row], single, budget=BUDGET).value, answer.value[row])
             start, stop = cache.kv_range[row, 0], cache.kv_range[row].sum()
             for name in ("codes", "value_norms"):
-                np.testing.assert_array_equal(cache.arrays[name][row, ..., start:stop], single.arrays[name][0])
+                mine, theirs = (made.index.arrays[name] for made in (cache, single))
+                np.testing.assert_array_equal(mine[row, ..., start:stop], theirs[0])
     for cache in family:
         if capacity is None or int(cache.kv_range.sum(axis=1).max()) < capacity:
             grown(cache, 20)
@@ -209,15 +224,19 @@ def test_caches_of_one_origin_are_values_however_they_grow(spans, capacity):
         np.testing.assert_array_equal(earlier.indices, later.indices)
 
 
+def all_arrays(cache):
+    return {"keys": cache.keys, "values": cache.values} | dict(cache.index.arrays)
+
+
 def test_with_capacity_an_append_to_the_newest_cache_copies_no_other_token():
     method = Socket(num_tables=5, value_weight=True)
     cache = method.prepare(KEYS, VALUES, key=KEY, capacity=40)
     longer = grown(grown(cache, 0), 1, 2)
-    for name, array in cache.arrays.items():
-        assert np.shares_memory(array, longer.arrays[name])
-        assert not np.shares_memory(array, grown(cache, 3).arrays[name])
+    for name, array in all_arrays(cache).items():
+        assert np.shares_memory(array, all_arrays(longer)[name])
+        assert not np.shares_memory(array, all_arrays(grown(cache, 3))[name])
         with pytest.raises(ValueError, match="read-only"):
-            longer.arrays[name][0] = 1
+            all_arrays(longer)[name][0] = 1
     assert longer.nbytes * 30 == cache.nbytes * 33
     whole = method.prepare(KEYS, VALUES, key=KEY)
     assert cache.nbytes == whole.nbytes

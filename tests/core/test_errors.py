@@ -36,6 +36,15 @@ CACHE = SOCKET.prepare(KEYS, KEYS, key=KEY, capacity=10)
 DENSE = Dense().prepare(KEYS, KEYS)
 
 
+class Carrying(Dense):
+    """Dense attention that takes what the layer below hands on."""
+
+    takes = Dense.takes | {"carry"}
+
+
+CARRIED = Carrying().prepare(KEYS, KEYS)
+
+
 def with_nan(array, place):
     bad = array.copy()
     bad[place] = np.nan
@@ -43,10 +52,10 @@ def with_nan(array, place):
 
 
 def cases():
-    yield "neither key nor planes", lambda: SOCKET.prepare(KEYS, KEYS), ValueError, "neither of key and planes"
+    yield "neither key nor sample", lambda: SOCKET.prepare(KEYS, KEYS), ValueError, "neither of key and sample"
     planes = SignHash(3, 10, 4).draw(KEY)
     both = lambda: SOCKET.prepare(KEYS, KEYS, key=KEY, sample=planes)  # noqa: E731
-    yield "both key and planes", both, ValueError, "both of key and planes"
+    yield "both key and sample", both, ValueError, "both of key and sample"
     yield (
         "integer key",
         lambda: SOCKET.prepare(KEYS, KEYS, key=0),
@@ -147,17 +156,29 @@ def cases():
         ValueError,
         "3 heads and the cache 2 KV heads.*multiple of 2",
     )
-    yield "no query head", lambda: Dense().attend(QUERY[:, :0], DENSE), ValueError, "0 heads and the cache 2"
+    yield "no query head", lambda: Dense().attend(QUERY[:, :0], DENSE), ValueError, r"\(2, 0, 4\) was given: pass"
     yield (
         "query of another head_dim",
         lambda: Dense().attend(QUERY[..., :3], DENSE),
         ValueError,
         r"\(2, 4, 3\) was given: pass",
     )
-    one, two = (np.stack([QUERY] * count, axis=2) for count in (1, 2))
-    way = r"\(2, 'num_qo_heads', 4\), one token a sequence"
-    yield "query token axis", lambda: Dense().attend(one, DENSE), ValueError, way + r", as query\[\.\.\., 0, :\] has it"
-    yield "two query tokens", lambda: Dense().attend(two, DENSE), ValueError, way + r"\.$"
+    none, nine = (np.stack([QUERY] * 9, axis=2)[:, :, :count] for count in (0, 9))
+    way = r"pass \(2, 'num_qo_heads', 4\), or \(2, 'num_qo_heads', 'tokens', 4\) for the last tokens of each sequence"
+    yield "no query token", lambda: Dense().attend(none, DENSE), ValueError, way
+    yield "two token axes", lambda: Dense().attend(nine[:, :, None], DENSE), ValueError, way
+    yield (
+        "more query tokens than the cache has",
+        lambda: Dense().attend(nine, DENSE),
+        ValueError,
+        "a query of 9 tokens was given and a sequence of the cache has 8: append the keys and values",
+    )
+    yield (
+        "a carry of one token for two",
+        lambda: Carrying().attend(nine[:, :, :2], CARRIED, carry=("one",)),
+        ValueError,
+        r"carry=\('one',\) was given for 2 tokens: pass a tuple of one for each",
+    )
     yield (
         "cache of another method",
         lambda: Socket(num_tables=4).attend(QUERY, CACHE),
@@ -202,10 +223,10 @@ def cases():
         "sink=3 and window=2: pass at least 5",
     )
     yield (
-        "unknown group",
-        lambda: Budget(tokens=4, group="all"),
+        "unknown heads to keep for",
+        lambda: Budget(tokens=4, per="layer"),
         ValueError,
-        "group='all' was given: pass 'per_head' or 'shared'",
+        "per='layer' was given: pass 'query_head' or 'kv_head'",
     )
     for temperature in (0.0, -1.0, float("nan"), float("inf")):
         make = lambda t=temperature: Socket(temperature=t)  # noqa: E731
@@ -285,7 +306,12 @@ def cases():
     yield "budget of a wrong type", lambda: SOCKET.attend(QUERY, CACHE, budget=5), TypeError, r"pass Budget\(tokens=n\)"
     yield "cache of a wrong type", lambda: Dense().attend(QUERY, KEYS), TypeError, "pass what prepare returned"
     raw = np.zeros((3, 10, 4))
-    yield "planes as an array", lambda: SOCKET.prepare(KEYS, KEYS, sample=raw), TypeError, r"pass Planes\(weights\)"
+    yield (
+        "planes as an array",
+        lambda: SOCKET.prepare(KEYS, KEYS, sample=raw),
+        TypeError,
+        r"pass Planes, as Socket\.draw",
+    )
     yield "no keys", lambda: Dense().prepare(None, KEYS), TypeError, "keys=None was given"
     yield "no values", lambda: Dense().prepare(KEYS, None), TypeError, "values=None was given"
     yield (
@@ -369,7 +395,7 @@ def test_a_file_of_another_kind_is_named(tmp_path):
     np.save(tmp_path / "other.npy", np.zeros(3))
     (tmp_path / "other.txt").write_text("no cache")
     for name in ("other.npz", "other.npy", "other.txt"):
-        with pytest.raises(ValueError, match=rf"{name} is not a cache of format 1"):
+        with pytest.raises(ValueError, match=rf"{name} is not a cache of format 2"):
             load_cache(tmp_path / name)
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from socket_theory import Budget, Dense, HardLSH, Key, OracleTopK, RandomTokens, SignHash, Socket, Window
 from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.rows import DenseRows
+from socket_theory.socket_lsh.operations import NumpyOperations
 
 KEY = Key.from_seed(9)
 KEYS, VALUES = KEY.generator().standard_normal((2, 2, 1, 12, 4))
@@ -68,15 +70,15 @@ def test_value_norms_decide_among_equal_keys_where_they_are_asked_for(value_weig
 
 
 def test_slots_outside_a_sequence_score_minus_infinity_whatever_their_norm():
-    engine, spans, planes = NumpyBackend(), np.array([[2, 5], [0, 12]]), SignHash(3, 4, 4).draw(KEY)
-    codes, outside = engine.hash_keys(KEYS, spans, planes, None), np.zeros((2, 2, 12), dtype=bool)
+    own, spans, planes = NumpyOperations(), np.array([[2, 5], [0, 12]]), SignHash(3, 4, 4).draw(KEY)
+    codes, outside = own.hash_keys(KEYS, spans, planes, None), np.zeros((2, 2, 12), dtype=bool)
     outside[0, :, [0, 1, 7, 8, 9, 10, 11]] = True
     for scores in (
-        engine.soft_scores(QUERY, codes, spans, planes, "tanh", 0.4),
-        engine.log_soft_scores(QUERY, codes, spans, planes, "tanh", 0.4),
-        engine.hard_scores(QUERY, codes, spans, planes),
-        engine.exact_scores(QUERY, KEYS, spans, 0.5),
+        own.soft_scores(QUERY, codes, spans, planes, "tanh", 0.4),
+        own.log_soft_scores(QUERY, codes, spans, planes, "tanh", 0.4),
+        own.hard_scores(QUERY, codes, spans, planes),
+        NumpyBackend().exact_scores(QUERY, DenseRows(KEYS.copy(), KEYS.copy(), spans, NumpyBackend()), 0.5),
     ):
         np.testing.assert_array_equal(scores == -np.inf, outside)
-        weighed = engine.weigh_scores(scores, np.zeros((2, 1, 12), dtype=np.float32))
+        weighed = own.weigh_scores(scores, np.zeros((2, 1, 12), dtype=np.float32))
         np.testing.assert_array_equal(weighed, np.where(outside, -np.inf, 0))

@@ -104,7 +104,6 @@ METHODS = st.one_of(
     ),
     st.builds(BernoulliSanta, num_samples=st.integers(1, 9), num_vectors=st.integers(1, 9), shared_query=st.booleans()),
 )
-SAMPLERS = SocketSampling | Santa | Bernoulli
 
 
 @given(step=steps(), method=METHODS)
@@ -113,17 +112,17 @@ def test_finite_in_finite_out(step, method):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ForcedTokensWarning)
-        hashed = {"key": KEY} if hasattr(method, "num_planes") else {}
+        hashed = {} if method.sample_type is None else {"key": KEY}
         cache = method.prepare(keys, values, kv_start=start, kv_len=length, **hashed)
-        options = {"key": KEY} if isinstance(method, RandomTokens | SAMPLERS) else {}
-        options |= {} if isinstance(method, Dense | SAMPLERS) else {"budget": budget}
+        used = {"key": KEY, "budget": budget}
+        options = {name: given for name, given in used.items() if name in method.takes}
         estimate = method.attend(query, cache, out_dtype="float64", **options)
     assert np.isfinite(estimate.value).all()
     assert np.isfinite(estimate.lse).all()
     for row, (first, count) in enumerate(zip(start, length, strict=True)):
         used = estimate.indices[row][estimate.indices[row] >= 0]
         assert ((used >= first) & (used < first + count)).all()
-        if not isinstance(method, SAMPLERS) and "budget" in options:
+        if "budget" in options:
             assert (estimate.stats.kept[row] == budget.kept(int(count))).all()
         valid = np.repeat(values[row, :, first : first + count].astype(float), query.shape[1] // keys.shape[1], axis=0)
         slack = 1e-9 * np.abs(valid).max()

@@ -22,10 +22,9 @@ BENCH = {"socket_gpu.__init__", "socket_gpu.bench", f"socket_gpu.{FAMILY}"}
 BELOW: dict[str, set[str]] = {
     "socket_theory.core": set(),
     "socket_theory.bounds": {"socket_theory.core"},
-    f"socket_theory.{FAMILY}": {"socket_theory.core", "socket_theory.bounds"},
+    f"socket_theory.{FAMILY}": {"socket_theory.core", "socket_theory.bounds", "socket_theory.testing"},
     "socket_theory.__init__": FAMILIES,
     "socket_theory.testing": {"socket_theory.core"},
-    "socket_theory.backend_contract": {"socket_theory.core", "socket_theory.testing"},
     "socket_theory.claims": FAMILIES,
     "socket_theory.integrations": FAMILIES,
     "socket_theory.evaluate": EVALUATE,
@@ -105,6 +104,12 @@ def test_the_parts_that_are_named_exist_and_the_others_are_families() -> None:
 @pytest.mark.parametrize("module", NAMES)
 def test_imports_run_downwards_and_no_family_imports_another(module: str) -> None:
     assert not [name for name in own_imports(module) if not goes_down(module, name)]
+
+
+def test_of_a_family_only_its_contract_uses_what_is_for_tests() -> None:
+    families = [module for module in NAMES if part_and_family(module)[0] == f"socket_theory.{FAMILY}"]
+    users = [module for module in families if "socket_theory.testing" in own_imports(module)]
+    assert {module.rpartition(".")[2] for module in users} == {"contract"}
 
 
 def test_the_rules_tell_families_apart() -> None:

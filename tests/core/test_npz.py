@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from socket_theory import Cache, Dense, Key, Socket, load_cache
+from socket_theory import Cache, Dense, Key, Socket, load_cache, save_cache
 from socket_theory.core.npz import read_npz
 from socket_theory.evaluate.capture import Capture, load_capture
 
@@ -23,15 +23,17 @@ CACHE = Socket(num_planes=2, num_tables=2, center_keys=True).prepare(SMALL, SMAL
 
 
 def stored_parts(tmp_path: Path) -> dict[str, Any]:
-    CACHE.save(tmp_path / "good.npz")
+    save_cache(CACHE, tmp_path / "good.npz")
     return read_npz(tmp_path / "good.npz")
 
 
 def same(loaded: Capture | Cache) -> bool:
     if isinstance(loaded, Capture):
         return all(np.array_equal(getattr(loaded, name), array) for name, array in CAPTURE.items())
-    pairs = [(loaded.arrays[name], array) for name, array in CACHE.arrays.items()]
-    pairs += [(loaded.spans, CACHE.spans), (loaded.center, CACHE.center), (loaded.planes.weights, CACHE.planes.weights)]
+    pairs = [(loaded.index.arrays[name], array) for name, array in CACHE.index.arrays.items()]
+    pairs += [(loaded.index.frozen["center"], CACHE.index.frozen["center"])]
+    pairs += [(getattr(loaded, name), getattr(CACHE, name)) for name in ("keys", "values", "kv_range")]
+    pairs += [(loaded.sample.weights, CACHE.sample.weights)]
     return loaded.method == CACHE.method and all(np.array_equal(*pair) for pair in pairs)
 
 
@@ -130,14 +132,17 @@ HEADERS: dict[str, Any] = {
     "a list": [1],
     "a number": 3,
     "no format": {"method": "Dense"},
-    "another format": {"format": 2},
+    "another format": {"format": 1},
     "another method": {"method": "Dense"},
     "an unhashable method": {"method": []},
     "unknown settings": {"settings": {"colour": 3}},
     "settings of another index": {"settings": {"num_planes": 3, "num_tables": 2, "center_keys": True}},
     "no centring": {"settings": {"num_planes": 2, "num_tables": 2}},
-    "another leading shape": {"lead": [2]},
-    "a leading shape of text": {"lead": "ab"},
+    "another batch shape": {"batch_shape": [2]},
+    "a batch shape of text": {"batch_shape": "ab"},
+    "another shape": {"shape": [1, 1, 4, 2]},
+    "a shape of text": {"shape": "abcd"},
+    "another length of values": {"value_dim": 3},
     "a GPU's arrays": {"array_type": "cupy"},
     "too small a capacity": {"capacity": 1},
     "bits of nothing": {"bfloat16": ["shadow"]},
@@ -153,17 +158,17 @@ def test_a_header_that_does_not_fit_its_arrays_is_refused_by_name(case: str, tmp
         header = json.loads(str(parts["header"])) | header
         header = {name: header[name] for name in header if case != "no format" or name != "format"}
     np.savez(tmp_path / "file.npz", **parts | {"header": np.array(json.dumps(header))})
-    with pytest.raises(ValueError, match=r"file\.npz is not a cache of format 1"):
+    with pytest.raises(ValueError, match=r"file\.npz is not a cache of format 2"):
         load_cache(tmp_path / "file.npz")
 
 
 ARRAYS: dict[str, Callable[[Any], Any]] = {
     "keys": lambda keys: keys[:, :, :2],
     "values": lambda values: values[0],
-    "codes": lambda codes: codes.astype(np.int64),
-    "spans": lambda spans: spans + 1,
-    "planes": lambda planes: planes[:1],
-    "center": lambda center: center[..., :1],
+    "index.codes": lambda codes: codes.astype(np.int64),
+    "kv_range": lambda kv_range: kv_range + 1,
+    "sample.weights": lambda weights: weights[:1],
+    "frozen.center": lambda center: center[..., :1],
 }
 
 
@@ -173,7 +178,7 @@ def test_an_array_that_does_not_fit_or_is_missing_is_refused_by_name(name: str, 
     parts = stored_parts(tmp_path)
     changed = {} if missing else {name: ARRAYS[name](parts[name])}
     np.savez(tmp_path / "file.npz", **{n: part for n, part in parts.items() if n != name} | changed)
-    with pytest.raises(ValueError, match=r"file\.npz is not a cache of format 1"):
+    with pytest.raises(ValueError, match=r"file\.npz is not a cache of format 2"):
         load_cache(tmp_path / "file.npz")
 
 
@@ -181,10 +186,10 @@ def test_an_array_that_does_not_fit_or_is_missing_is_refused_by_name(name: str, 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_, np.complex128])
 def test_keys_and_values_that_are_no_floats_are_refused_by_name(name: str, dtype: Any, tmp_path: Path) -> None:
     """Of a cache without an index or a center, which would not fit such keys."""
-    Dense().prepare(SMALL, SMALL).save(tmp_path / "file.npz")
+    save_cache(Dense().prepare(SMALL, SMALL), tmp_path / "file.npz")
     parts = read_npz(tmp_path / "file.npz")
     np.savez(tmp_path / "file.npz", **parts | {name: parts[name].astype(dtype)})
-    with pytest.raises(ValueError, match=rf"file\.npz is not a cache of format 1 .*{name} has dtype"):
+    with pytest.raises(ValueError, match=rf"file\.npz is not a cache of format 2 .*{name} has dtype"):
         load_cache(tmp_path / "file.npz")
 
 
@@ -193,14 +198,14 @@ def test_a_failed_save_leaves_the_good_file(tmp_path: Path, monkeypatch: pytest.
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    CACHE.save(tmp_path / "file.npz")
+    save_cache(CACHE, tmp_path / "file.npz")
     monkeypatch.setattr(np, "savez", fill_the_disk)
     with pytest.raises(OSError, match="No space left"):
-        CACHE.save(tmp_path / "file.npz")
+        save_cache(CACHE, tmp_path / "file.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["file.npz"]
     assert same(load_cache(tmp_path / "file.npz"))
 
 
 def test_a_path_without_a_suffix_keeps_its_name(tmp_path: Path) -> None:
-    CACHE.save(str(tmp_path / "file"))
+    save_cache(CACHE, str(tmp_path / "file"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

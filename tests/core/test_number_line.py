@@ -8,6 +8,7 @@ from socket_theory.core.draws import draw_tokens, sample_mean, sample_mean_value
 from socket_theory.santa.query import firing_probabilities, query_variance, sampled_query, shared_query_variance
 from socket_theory.santa.samplers import iid_counts, probabilities, require_law, stratified_counts, systematic_counts
 from socket_theory.santa.tiles import tile_masses, tiled_counts
+from socket_theory.socket_lsh.operations import NumpyOperations
 
 KEY = Key.from_seed(8)
 QUERY = KEY.generator().standard_normal((1, 4, 8))
@@ -78,7 +79,7 @@ def test_products_of_scores_and_norms_do_not_underflow(group):
         kept.append(method.attend(QUERY, cache, budget=budget).indices)
     np.testing.assert_array_equal(*kept)
     weak = np.zeros((1, 4, 5), np.float32) + np.array([1, 2, 4, 3, 0], np.float32) * np.float32(1e-30)
-    weighed = cache.backend.weigh_scores(weak, np.full((1, 2, 5), 1e-20, np.float32), shared=group == "kv_head")
+    weighed = NumpyOperations().weigh_scores(weak, np.full((1, 2, 5), 1e-20, np.float32), shared=group == "kv_head")
     np.testing.assert_allclose(weighed / weighed.max(), weak / weak.max(), rtol=1e-6)
     assert weighed.max() >= 0.5
 

@@ -7,9 +7,8 @@ pytest.importorskip("ml_dtypes", reason="pip install 'socket-theory[test]'")
 
 from socket_theory import Key
 from socket_theory.core.checks import bfloat16
-from socket_theory.core.draws import sample_mean, sample_mean_value_aware
-from socket_theory.core.hashing import hash_keys
 from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.core.rows import DenseRows
 from socket_theory.testing import random_problem
 
 ENGINE = NumpyBackend()
@@ -18,64 +17,30 @@ ENGINE = NumpyBackend()
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_narrow_arrays_give_what_the_same_numbers_in_float64_give(dtype):
     element = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
-    p = random_problem(Key.from_seed(3), slots=120, num_tables=30, num_planes=9, dtype=element)
+    p = random_problem(Key.from_seed(3), slots=120, dtype=element)
     keys, values = (p.keys + element.type(3)).astype(element), (p.values * element.type(100)).astype(element)
     narrow, wide = (p.query, keys, values), tuple(a.astype(np.float64) for a in (p.query, keys, values))
-    mean = ENGINE.mean_keys(keys, p.spans)
-    np.testing.assert_array_equal(mean, ENGINE.mean_keys(wide[1], p.spans).astype(element))
-    assert mean.dtype == element
-    scores = ENGINE.exact_scores(*wide[:2], p.spans, 0.3).astype(np.float64)
-    points = Key.from_seed(1).generator().random((*scores.shape[:2], 9))
+    scores = ENGINE.exact_scores(wide[0], DenseRows(*wide[1:], p.spans, ENGINE), 0.3).astype(np.float64)
     kept = np.tile(p.spans[:, :1, None] + np.arange(5), (1, 4, 1)).astype(np.int32)
     kept[kept >= p.spans.sum(axis=1)[:, None, None]] = -1
 
     def everything(query, keys, values):
-        codes = ENGINE.hash_keys(keys, p.spans, p.planes, mean if keys.dtype == element else mean.astype(np.float64))
-        norms = ENGINE.value_norms(values, p.spans)
-        at = (p.spans, p.planes, "tanh_scaled", 0.4)
-        yield from (codes, norms, ENGINE.soft_scores(query, codes, *at), ENGINE.log_soft_scores(query, codes, *at))
-        yield from (ENGINE.hard_scores(query, codes, *at[:2]), ENGINE.exact_scores(query, keys, p.spans, 0.3))
-        yield from ENGINE.attend(query, keys, values, kept, 0.3)
-        yield from ENGINE.average(scores, values, p.spans)
-        yield from ENGINE.sample(scores, values, p.spans, norms, points)
+        rows = DenseRows(keys, values, p.spans, ENGINE)
+        yield ENGINE.exact_scores(query, rows, 0.3)
+        yield from ENGINE.attend(query, rows, kept, 0.3)
+        yield from ENGINE.average(scores, rows)
 
-    codes = ENGINE.hash_keys(keys, p.spans, p.planes, mean)
-    for row, (start, length) in enumerate(p.spans):
-        centred = wide[1][row, 1, start : start + length] - mean[row, 1].astype(np.float64)
-        np.testing.assert_array_equal(codes[row, 1, :, start : start + length], hash_keys(centred, p.planes))
     for found, expected in zip(everything(*narrow), everything(*wide), strict=True):
         np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("value_aware", [False, True])
-def test_a_head_is_sampled_at_its_own_points_from_its_own_values(value_aware):
-    p = random_problem(Key.from_seed(4), slots=80)
-    logs = ENGINE.exact_scores(p.query, p.keys, p.spans, 0.3).astype(np.float64)
-    norms = ENGINE.value_norms(p.values, p.spans) if value_aware else None
-    points = Key.from_seed(1).generator().random((*logs.shape[:2], 9))
-    value, _, slots = ENGINE.sample(logs, p.values, p.spans, norms, points)
-    for row, head in np.ndindex(*logs.shape[:2]):
-        start, length = p.spans[row]
-        valid = slice(start, start + length)
-        weights, rows = np.exp(logs[row, head, valid]), p.values[row, head // 2, valid]
-        if value_aware:
-            own = norms[row, head // 2, valid].astype(np.float64)
-            expected, drawn = sample_mean_value_aware(weights, own, rows, points[row, head])
-        else:
-            expected, drawn = sample_mean(weights, rows, points[row, head])
-        np.testing.assert_allclose(value[row, head], expected, rtol=1e-12)
-        kept = slots[row, head][slots[row, head] >= 0]
-        np.testing.assert_array_equal(kept, start + np.unique(drawn))
 
 
 def test_new_tokens_go_behind_their_own_sequence_and_spare_slots_stay():
     draw = np.random.default_rng(2)
     old, new = draw.standard_normal((3, 2, 20, 4)), draw.standard_normal((3, 2, 2, 4))
-    spans = np.array([[0, 5], [3, 9], [1, 1]])
-    arrays = {"keys": old, "codes": np.moveaxis(old, -1, -2)}, {"keys": new, "codes": np.moveaxis(new, -1, -2)}
-    written = ENGINE.write_tokens(*arrays, spans, None)
+    ends = np.array([5, 12, 2])
     expected = old.copy()
-    for row, end in enumerate(spans.sum(axis=1)):
+    for row, end in enumerate(ends):
         expected[row, :, end : end + 2] = new[row]
-    np.testing.assert_array_equal(written["keys"], expected)
-    np.testing.assert_array_equal(written["codes"], np.moveaxis(expected, -1, -2))
+    np.testing.assert_array_equal(ENGINE.write(old, new, ends, None, -2), expected)
+    index, added = np.moveaxis(old, -1, -2), np.moveaxis(new, -1, -2)
+    np.testing.assert_array_equal(ENGINE.write(index, added, ends, None, -1), np.moveaxis(expected, -1, -2))

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("pytest_benchmark", reason="pip install 'socket-theory[test]'")
 
 from socket_theory import Budget, Key, Socket
+from socket_theory.core.backend import operations
 
 METHOD = Socket.as_released()
 BUDGET = Budget(fraction=1 / 33, sink=64, window=64)
@@ -35,7 +36,7 @@ def test_scores(benchmark):
     query, keys, values = inputs(32768)
     cache = METHOD.prepare(keys, values, key=KEY)
     arguments = (query[None], cache.index.arrays["codes"], cache.kv_range, cache.sample, "tanh_scaled", 0.4)
-    scores = benchmark(cache.backend.soft_scores, *arguments)
+    scores = benchmark(operations("socket_lsh", cache.backend).soft_scores, *arguments)
     assert scores.shape == (1, 1, 32768)
 
 

@@ -30,7 +30,7 @@ from socket_theory import (
 from socket_theory.core.angular import angular_attention
 from socket_theory.core.draws import sample_mean, sample_mean_value_aware
 from socket_theory.core.hashing import hash_keys
-from socket_theory.core.numpy_backend import NumpyBackend
+from socket_theory.socket_lsh.operations import NumpyOperations
 
 KEY = Key.from_seed(3)
 NARROW = ["float16", "float32"]
@@ -54,7 +54,7 @@ PROMISED: dict[str, Callable[[Any, Any, Any], Any]] = {
     "soft angular attention": lambda q, k, v: (
         soft_angular_attention(q[0, 0], k[0, 0], v[0, 0], SoftKernel(3, 0.5, "tanh", 12)).value
     ),
-    "value norms": lambda q, k, v: NumpyBackend().value_norms(v, np.array([[0, 40]] * 2)),
+    "value norms": lambda q, k, v: NumpyOperations().value_norms(v, np.array([[0, 40]] * 2)),
     "sampled mean": lambda q, k, v: sample_mean(np.arange(40.0), v[0, 0], POINTS)[0],
     "value-aware mean": lambda q, k, v: sample_mean_value_aware(
         np.arange(40.0), np.arange(1.0, 41.0) / 7, v[0, 0], POINTS
@@ -88,9 +88,9 @@ def test_a_target_is_computed_in_float64(name: str, dtype: str) -> None:
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_a_step_is_computed_in_float64(method: Any, dtype: str) -> None:
     narrow = arrays(dtype)
-    prepared = {"key": KEY} if hasattr(method, "num_planes") else {}
-    options: dict[str, Any] = {"key": KEY} if isinstance(method, RandomTokens | SocketSampling | Santa) else {}
-    options |= {} if isinstance(method, Dense | SocketSampling | Santa) else {"budget": Budget(tokens=9)}
+    prepared = {} if method.sample_type is None else {"key": KEY}
+    used: dict[str, Any] = {"key": KEY, "budget": Budget(tokens=9)}
+    options = {name: given for name, given in used.items() if name in method.takes}
     found, wide = (
         method.attend(q, method.prepare(k, v, **prepared), out_dtype=np.float64, **options)
         for q, k, v in (narrow, [a.astype(np.float64) for a in narrow])
@@ -104,19 +104,19 @@ def test_a_mean_key_is_summed_in_float64_and_rounded_once() -> None:
     """A running sum of 3000 keys in float16 stands still from 2048 on."""
     keys = np.ones((1, 1, 3000, 2), dtype=np.float16)
     keys[..., 1] = np.float16(0.1)
-    center = NumpyBackend().mean_keys(keys, np.array([[0, 3000]]))
+    center = NumpyOperations().mean_keys(keys, np.array([[0, 3000]]))
     assert center.dtype == np.float16
     assert center.tolist() == [[[1.0, float(np.float16(0.1))]]]
     for dtype in NARROW:
         many = (KEY.generator().standard_normal((1, 2, 3000, 4)) + 5).astype(dtype)
         exact = many.astype(np.float64).mean(axis=2).astype(dtype)
-        np.testing.assert_array_equal(NumpyBackend().mean_keys(many, np.array([[0, 3000]])), exact)
+        np.testing.assert_array_equal(NumpyOperations().mean_keys(many, np.array([[0, 3000]])), exact)
 
 
 def test_a_center_that_is_given_keeps_the_digits_of_the_keys() -> None:
     center = KEY.fold_in("center").generator().standard_normal((2, 2, 12))
     cache = Socket(num_tables=2, center_keys=True).prepare(*arrays("float64")[1:], key=KEY, center=center)
-    np.testing.assert_array_equal(cache.center, center)
+    np.testing.assert_array_equal(cache.index.frozen["center"], center)
 
 
 @pytest.mark.parametrize("scale", [2.0**-24, 2.0**24])
@@ -130,7 +130,7 @@ def test_value_aware_draws_take_norms_that_float16_does_not_hold(scale: float) -
 
 
 @pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("kv_head", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("method", [Bernoulli, BernoulliSanta], ids=lambda m: m.__name__)
 def test_a_query_is_rounded_at_random_from_its_float64_values(method: Any, shared: bool, dtype: str) -> None:
     sampler = method(num_vectors=5, shared_query=shared)
@@ -144,6 +144,6 @@ def test_a_query_is_rounded_at_random_from_its_float64_values(method: Any, share
 def test_a_value_norm_is_rounded_once() -> None:
     """In float32 the first number is the middle of two bfloat16 ones, and would go to the even one below."""
     values = np.array([[[[1 + 2.0**-8 + 2.0**-30, 0.0], [1 + 2.0**-8, 0.0], [1 + 2.0**-8 - 2.0**-30, 0.0]]]])
-    norms = NumpyBackend().value_norms(values, np.array([[0, 3]]))
+    norms = NumpyOperations().value_norms(values, np.array([[0, 3]]))
     assert norms.dtype == np.float32
     assert norms.tolist() == [[[1 + 2.0**-7, 1.0, 1.0]]]

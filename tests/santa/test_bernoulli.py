@@ -129,7 +129,7 @@ def attend(method, key=KEY, query=QUERY_STEP):
     return method.attend(query, method.prepare(KEYS, VALUES), key=key)
 
 
-@pytest.mark.parametrize("kv_head", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("sampler", ["iid", "stratified"])
 def test_many_vectors_are_dense_attention_and_few_are_not(sampler, shared):
     dense = Dense().attend(QUERY_STEP, Dense().prepare(KEYS, VALUES))
@@ -200,7 +200,7 @@ def test_a_sampled_query_is_not_rounded_to_the_cache(dtype):
     keys, query = KEYS.astype(dtype), np.zeros((2, 4, 8), dtype=dtype)
     query[..., 0], query[..., 1:] = 1, dtype(0.4)
     method = Bernoulli(3)
-    drawn = method.sample_query(Step.start(method, query, method.prepare(keys, keys), None, None), KEY)
+    drawn = method.sample_query(Step(query, method.prepare(keys, keys), 1.0), KEY)
     assert drawn.dtype == (np.float64 if dtype is np.float64 else np.float32)
     points = uniform(KEY, np.arange(8)[:, None, None] << 32 | np.arange(8)).reshape(2, 4, 8)
     expected = stratified_hits(query.astype(float), 3, points) / 3

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from socket_theory import Budget, HardLSH, Key, OracleTopK, Socket
-from socket_theory.core.method import Method
+from socket_theory.core.selector import Selector
+from socket_theory.socket_lsh.operations import NumpyOperations
 
 KEY = Key.from_seed(21)
 TOKENS, DIM = 60, 8
@@ -25,7 +26,7 @@ def problem(seed, num_kv_heads=2, heads=2, signs=(1, -1, 0.5, -0.25)):
 def log_scores(method, query, cache):
     """Exact log soft scores [Hkv, group, N]."""
     settings = cache.kv_range, cache.sample, method.query_map, method.temperature
-    logs = cache.backend.log_soft_scores(query, cache.index.arrays["codes"], *settings)[0]
+    logs = NumpyOperations().log_soft_scores(query, cache.index.arrays["codes"], *settings)[0]
     return logs.reshape(cache.keys.shape[1], -1, logs.shape[-1])
 
 
@@ -70,7 +71,7 @@ def test_heads_that_all_vanish_are_added_on_one_scale():
     assert (peaks < np.log(np.finfo(np.float32).tiny)).all()
     assert ((abs(np.diff(peaks)) > 0.5) & (abs(np.diff(peaks)) < 10)).all()
     settings = cache.kv_range, cache.sample, method.query_map, method.temperature
-    scores = cache.backend.soft_scores(query, cache.index.arrays["codes"], *settings, shared=True)
+    scores = NumpyOperations().soft_scores(query, cache.index.arrays["codes"], *settings, shared=True)
     totals = scores.reshape(2, 2, -1).sum(axis=1, dtype=np.float64)
     np.testing.assert_allclose(totals, exact_totals(method, query, cache), rtol=1e-6, atol=1e-37)
 
@@ -95,17 +96,17 @@ def test_shares_of_matching_tables_and_exact_logits_are_added():
         np.testing.assert_array_equal(kept, np.sort(np.argsort(logits[kv_head])[-6:]))
     method = HardLSH(3, 40)
     cache = method.prepare(keys, values, key=KEY)
-    matches = cache.backend.hard_scores(query, cache.index.arrays["codes"], cache.kv_range, cache.sample)[0]
+    matches = NumpyOperations().hard_scores(query, cache.index.arrays["codes"], cache.kv_range, cache.sample)[0]
     counts = np.rint(matches.reshape(2, 4, -1) * 40).sum(axis=1)
     for kv_head, kept in enumerate(method.attend(query, cache, budget=budget).indices[0, ::4]):
         assert counts[kv_head, kept].min() >= np.delete(counts[kv_head], kept).max()
 
 
 @dataclasses.dataclass(frozen=True)
-class Given(Method):
+class Given(Selector):
     """Scores by a rule of the user's own: the smallest numbers for one head of two, ordinary ones for the other."""
 
-    def scores(self, step, key):
+    def scores(self, step):
         rising = np.arange(TOKENS, dtype=np.float32)
         return np.stack([1e-40 * rising, rising[::-1]] * 2)[None].astype(np.float32)
 

@@ -1,0 +1,327 @@
+"""Rows that somebody else owns are read where they are, and give the bits of copies, on every backend."""
+
+import numpy as np
+import pytest
+
+from socket_theory import BorrowedRows, Budget, Dense, Key, PagedRows, Socket, Window, load_cache, save_cache
+
+OWN_KEY = Key.from_seed(5)
+SLOTS, GROWN = 60, 67
+RAGGED = {"kv_start": [0, 3, 6], "kv_len": [50, 41, 54]}
+
+
+class Owner:
+    """Somebody's keys and values in room for GROWN slots, of which NaN is what is not written yet."""
+
+    def __init__(self, backend, ranges):
+        self.backend = backend
+        self.query, keys, values = backend.arrays(slots=GROWN)
+        self.start, self.length = (np.broadcast_to(ranges.get(name, 0), 3) for name in ("kv_start", "kv_len"))
+        self.new = [array[:, :, -5:] for array in (keys, values)]
+        self.keys, self.values = keys.copy(), values.copy()
+        for row, end in enumerate(self.start + self.length):
+            for array in (self.keys, self.values):
+                array[row, :, : self.start[row]] = array[row, :, end:] = np.nan
+
+    def grow(self):
+        """Write five tokens behind the valid ones of each sequence."""
+        for row, end in enumerate(self.start + self.length):
+            for array, new in zip((self.keys, self.values), self.new, strict=True):
+                array[row, :, end : end + 5] = new[row]
+        self.length = self.length + 5
+
+
+def contiguous(backend, keys, values):
+    return BorrowedRows(backend.put(keys), backend.put(values))
+
+
+def tokens_first(backend, keys, values):
+    """Views of arrays [B, N, Hkv, D], as of a model that does not transpose."""
+    stored = [backend.put(np.ascontiguousarray(array.swapaxes(1, 2))) for array in (keys, values)]
+    return BorrowedRows(*(array.swapaxes(1, 2) for array in stored))
+
+
+def every_second(backend, keys, values):
+    """Views of every second slot and feature of larger arrays, the other ones NaN."""
+    stored = []
+    for array in (keys, values):
+        larger = np.full((*array.shape[:2], 2 * array.shape[2], 2 * array.shape[3]), np.nan, array.dtype)
+        larger[:, :, ::2, 1::2] = array
+        stored.append(backend.put(larger)[:, :, ::2, 1::2])
+    return BorrowedRows(*stored)
+
+
+def interleaved(backend, keys, values):
+    """Views of one array that holds keys and values side by side."""
+    both = backend.put(np.concatenate([keys, values], axis=-1))
+    return BorrowedRows(both[..., : keys.shape[-1]], both[..., keys.shape[-1] :])
+
+
+def paged(page, shared=False):
+    """Pages in shuffled order; with `shared` equal blocks of sequences are one page."""
+
+    def make(backend, keys, values):
+        batch, heads, slots, _ = keys.shape
+        blocks = -(-slots // page)
+        table = np.arange(batch * blocks).reshape(batch, blocks)
+        if shared:
+            for row, block in np.ndindex(batch, blocks):
+                here = slice(block * page, (block + 1) * page)
+                if np.array_equal(keys[row, :, here], keys[0, :, here]):
+                    table[row, block] = table[0, block]
+        order = backend.key.fold_in("pages").generator().permutation(batch * blocks + 3)
+        pages = []
+        for array in (keys, values):
+            made = np.full((len(order), heads, page, array.shape[-1]), np.nan, array.dtype)
+            padded = np.pad(array, ((0, 0), (0, 0), (0, blocks * page - slots), (0, 0)), constant_values=np.nan)
+            for row, block in np.ndindex(batch, blocks):
+                made[order[table[row, block]]] = padded[row, :, block * page : (block + 1) * page]
+            pages.append(backend.put(made))
+        return PagedRows(*pages, order[table])
+
+    return make
+
+
+LAYOUTS = {
+    "borrowed": contiguous,
+    "borrowed, tokens first": tokens_first,
+    "borrowed, strided": every_second,
+    "borrowed, interleaved": interleaved,
+    "pages of 1": paged(1),
+    "pages of 16": paged(16),
+    "pages of 64": paged(64),
+}
+BORROWED = {name: layout for name, layout in LAYOUTS.items() if name.startswith("borrowed")}
+
+
+def caches(backend, method, layout, owner):
+    """A cache of the owner's rows, and one of copies with the same sample and centre."""
+    given = {"kv_start": owner.start, "kv_len": owner.length}
+    mine = backend.prepare(method, layout(backend, owner.keys, owner.values), **given)
+    return mine, backend.prepare(method, owner.keys, owner.values, **given, **remembered(mine))
+
+
+def remembered(cache):
+    """What makes the same index of other rows: the sample and what was frozen."""
+    return dict(cache.index.frozen) | ({} if cache.sample is None else {"sample": cache.sample})
+
+
+def require_same(backend, method, query, left, right):
+    for budget in (backend.budget, Budget(tokens=9, per="kv_head")) if "budget" in method.takes else (None,):
+        mine, theirs = (backend.attend(method, query, cache, budget=budget) for cache in (left, right))
+        backend.equal(mine, theirs)
+        for name in ("kept", "density", "bytes", "captured_mass"):
+            np.testing.assert_array_equal(getattr(mine.stats, name), getattr(theirs.stats, name), err_msg=name)
+
+
+def share_memory(left, right):
+    if isinstance(left, np.ndarray):
+        return np.shares_memory(left, right)
+    return left.data.ptr == right.data.ptr
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_step_has_the_bits_of_copies(backend, method, layout):
+    owner = Owner(backend, RAGGED)
+    mine, copies = caches(backend, method, layout, owner)
+    require_same(backend, method, owner.query, mine, copies)
+    several = np.stack([owner.query, -owner.query, 0.5 * owner.query], axis=2)
+    require_same(backend, method, several, mine, copies)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_other_dtypes_have_the_bits_of_copies(backend, layout, dtype):
+    owner = Owner(backend, RAGGED)
+    owner.query, owner.keys, owner.values = (a.astype(dtype) for a in (owner.query, owner.keys, owner.values))
+    for method in (Dense(), Socket(num_tables=12, value_weight=True, center_keys=True)):
+        require_same(backend, method, owner.query, *caches(backend, method, layout, owner))
+
+
+@pytest.mark.parametrize("layout", BORROWED.values(), ids=BORROWED)
+def test_borrowed_arrays_are_not_copied(backend, method, layout):
+    owner = Owner(backend, RAGGED)
+    rows = layout(backend, owner.keys, owner.values)
+    cache = backend.prepare(method, rows, kv_start=owner.start, kv_len=owner.length)
+    for grown in (cache, cache.truncate(3)):
+        assert share_memory(grown.keys, rows.keys)
+        assert share_memory(grown.values, rows.values)
+    assert cache.keys.strides == rows.keys.strides
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_rows_that_their_owner_grew_are_appended(backend, method, layout):
+    owner = Owner(backend, RAGGED)
+    mine, copies = caches(backend, method, layout, owner)
+    before = owner.length
+    owner.grow()
+    grown = mine.append(layout(backend, owner.keys, owner.values), tokens=5)
+    longer = copies.append(*(backend.put(array) for array in owner.new))
+    assert backend.get(grown.kv_len).tolist() == (before + 5).tolist()
+    require_same(backend, method, owner.query, grown, longer)
+    require_same(backend, method, owner.query, grown.truncate(before), copies)
+    rows = layout(backend, owner.keys, owner.values)
+    direct = backend.prepare(method, rows, kv_start=owner.start, kv_len=owner.length, **remembered(mine))
+    require_same(backend, method, owner.query, grown, direct)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_truncated_rows_forget_the_newest_tokens(backend, method, layout):
+    owner = Owner(backend, RAGGED)
+    mine, copies = caches(backend, method, layout, owner)
+    for length in (1, [20, 41, 3]):
+        require_same(backend, method, owner.query, mine.truncate(length), copies.truncate(length))
+
+
+@pytest.mark.parametrize("page", [1, 16, 64])
+def test_pages_are_taken_by_their_table(backend, method, page):
+    owner, order = Owner(backend, RAGGED), [2, 0, 0]
+    mine, copies = caches(backend, method, paged(page), owner)
+    taken = mine.take(order)
+    assert taken.rows.key_pages is mine.rows.key_pages
+    require_same(backend, method, owner.query[order], taken, copies.take(order))
+
+
+@pytest.mark.parametrize("layout", BORROWED.values(), ids=BORROWED)
+def test_borrowed_rows_are_reordered_by_their_owner(backend, method, layout):
+    owner, order = Owner(backend, RAGGED), [2, 0, 0]
+    mine, copies = caches(backend, method, layout, owner)
+    taken = mine.take(order, rows=layout(backend, owner.keys[order], owner.values[order]))
+    require_same(backend, method, owner.query[order], taken, copies.take(order))
+
+
+@pytest.mark.parametrize("page", [1, 16, 64])
+def test_sequences_share_the_pages_of_a_common_beginning(backend, method, page):
+    owner = Owner(backend, {"kv_len": SLOTS})
+    for array in (owner.keys, owner.values):
+        array[1:, :, :48] = array[:1, :, :48]
+    shared, alone = paged(page, shared=True), paged(page)
+    mine, copies = caches(backend, method, shared, owner)
+    require_same(backend, method, owner.query, mine, copies)
+    apart = caches(backend, method, alone, owner)[0]
+    assert (mine.rows.nbytes < apart.rows.nbytes) == (page <= 48)
+
+
+@pytest.mark.parametrize("layout", [every_second, paged(16)], ids=["borrowed", "paged"])
+def test_a_saved_cache_of_rows_of_another_owner_is_one_of_copies(backend, method, layout, tmp_path):
+    if backend.engine.name != "numpy":
+        pytest.skip("caches are saved from the CPU: convert with NumPy first.")
+    owner = Owner(backend, RAGGED)
+    cache = caches(backend, method, layout, owner)[0]
+    save_cache(cache, tmp_path / "cache.npz")
+    require_same(backend, method, owner.query, load_cache(tmp_path / "cache.npz"), cache)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_tensors_of_torch_are_borrowed_where_they_are(method, dtype, require_extra):
+    torch = require_extra("torch", "torch")
+    draw = torch.Generator().manual_seed(3)
+    query, keys, values = (
+        torch.randn(shape, generator=draw).to(getattr(torch, dtype))
+        for shape in ((3, 6, 16), (3, 40, 2, 16), (3, 2, 50, 16))
+    )
+    keys, values = keys.transpose(1, 2), values[:, :, :40]
+    options = {} if method.sample_type is None else {"key": OWN_KEY}
+    step = {"key": OWN_KEY, "budget": Budget(tokens=9)}
+    step = {name: value for name, value in step.items() if name in method.takes}
+    mine, copies = (method.prepare(*given, **options) for given in ((BorrowedRows(keys, values),), (keys, values)))
+    for tensor, array in ((keys, mine.keys), (values, mine.values)):
+        bits = tensor.view(torch.int16) if tensor.element_size() == 2 else tensor
+        assert np.shares_memory(array.view(np.int16) if tensor.element_size() == 2 else array, bits.numpy())
+    got, expected = (method.attend(query, cache, **step) for cache in (mine, copies))
+    for name in ("value", "lse", "indices"):
+        assert torch.equal(getattr(got, name), getattr(expected, name))
+
+
+def test_a_cache_of_borrowed_rows_reads_what_their_owner_writes():
+    query, keys, values = (np.ones(shape, np.float32) for shape in ((1, 2, 4), (1, 2, 6, 4), (1, 2, 6, 4)))
+    cache = Dense().prepare(BorrowedRows(keys, values))
+    values[...] = 3
+    assert (Dense().attend(query, cache).value == 3).all()
+    assert keys.flags.writeable
+
+
+def test_what_does_not_fit_rows_of_another_owner_is_refused(backend):
+    owner = Owner(backend, RAGGED)
+    put = backend.put
+    rows, pages = contiguous(backend, owner.keys, owner.values), paged(16)(backend, owner.keys, owner.values)
+    given = {"kv_start": owner.start, "kv_len": owner.length}
+    borrowed, in_pages = (backend.prepare(Window(), kind, **given) for kind in (rows, pages))
+    copies = backend.prepare(Window(), owner.keys, owner.values, **given)
+    keys, values = put(owner.keys), put(owner.values)
+    wrong = [
+        (lambda: Window().prepare(rows, values), TypeError, "Window does not use values, and values="),
+        (lambda: Window().prepare(rows, capacity=99), TypeError, "Window does not use capacity, and capacity=99"),
+        (
+            lambda: Window().prepare(BorrowedRows(keys[0], values[0])),
+            ValueError,
+            r"BorrowedRows of shape \(2, 67, 16\)",
+        ),
+        (lambda: Window().prepare(BorrowedRows(keys, None)), TypeError, "values=None was given"),
+        (
+            lambda: Window().prepare(BorrowedRows(keys, values[:, :, 1:])),
+            ValueError,
+            r"keys \(3, 2, 67, 16\) and values",
+        ),
+        (lambda: Window().prepare(BorrowedRows(keys, values)), ValueError, "keys contains NaN or infinity"),
+        (
+            lambda: Window().prepare(PagedRows(keys[0], values[0], [[0]])),
+            ValueError,
+            r"pages of shape \(2, 67, 16\) were given: pass \[pages, num_kv_heads, slots, head_dim\]",
+        ),
+        (lambda: Window().prepare(PagedRows(keys, values, [0])), ValueError, r"block_table of int64 \(1,\) was given"),
+        (lambda: Window().prepare(PagedRows(keys, values, [[0.5]])), ValueError, "block_table of float64"),
+        (
+            lambda: Window().prepare(PagedRows(keys, values, [[0, 3]])),
+            ValueError,
+            "names pages from 0 to 3: pass 0 to 2",
+        ),
+        (
+            lambda: Window().prepare(PagedRows(keys, values, [[-1]])),
+            ValueError,
+            "names pages from -1 to -1: pass 0 to 2",
+        ),
+        (lambda: borrowed.append(keys, values), TypeError, r"the cache reads BorrowedRows: pass append\(BorrowedRows"),
+        (lambda: borrowed.append(rows), TypeError, r"the cache reads BorrowedRows: pass append\(.*tokens=T\)"),
+        (lambda: borrowed.append(pages, tokens=1), TypeError, "the cache reads BorrowedRows"),
+        (lambda: in_pages.append(rows, tokens=1), TypeError, "the cache reads PagedRows"),
+        (lambda: borrowed.append(rows, tokens=1), ValueError, "keys contains NaN or infinity"),
+        (
+            lambda: borrowed.append(rows, tokens=8),
+            ValueError,
+            "tokens=8 was given and the rows have 67 slots: pass longer",
+        ),
+        (lambda: borrowed.append(rows, tokens=0), ValueError, "tokens=0 was given"),
+        (
+            lambda: borrowed.append(BorrowedRows(keys[:, :1], values[:, :1]), tokens=1),
+            ValueError,
+            "rows of another array type, dtype or shape than the cache's were given: pass its BorrowedRows",
+        ),
+        (
+            lambda: borrowed.append(BorrowedRows(keys.astype("float64"), values), tokens=1),
+            ValueError,
+            "rows of another array type, dtype or shape",
+        ),
+        (lambda: copies.append(rows, tokens=1), TypeError, "the cache owns its rows: pass the new tokens as arrays"),
+        (lambda: copies.append(keys, values, tokens=1), TypeError, "the cache owns its rows"),
+        (lambda: borrowed.take([0]), ValueError, r"take would copy them: reorder the owner's arrays, and pass them as"),
+        (
+            lambda: borrowed.take([0], rows=rows),
+            ValueError,
+            r"rows of \w+ \(3, 2, 67, 16\) were given: pass \w+ rows \(1,",
+        ),
+        (
+            lambda: borrowed.take([0], rows=pages),
+            TypeError,
+            "rows of type PagedRows were given to a cache of BorrowedRows",
+        ),
+        (
+            lambda: copies.take([0], rows=rows),
+            TypeError,
+            "rows of type BorrowedRows were given to a cache of DenseRows",
+        ),
+        (lambda: borrowed.truncate(42), ValueError, "length=42 was given for sequences of"),
+    ]
+    for call, error, sentence in wrong:
+        with pytest.raises(error, match=sentence):
+            call()
