@@ -13,8 +13,8 @@ from socket_gpu.core.append import advance_spans, append_into
 from socket_theory.core.array_types import array_type, callers_stream, from_native, to_native
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_count, require_head_ratio, require_positive
-from socket_theory.core.rows import DenseRows
 from socket_theory.core.finish import output_dtype
+from socket_theory.core.rows import DenseRows
 
 STATUS = {
     1: "an append exceeded the planned capacity and was dropped: prepare the cache with a larger capacity.",
