@@ -34,7 +34,7 @@ class PackedIndex(TokenIndex):
                 arrays["value_norms"][row, :, end : end + count] = new.arrays["value_norms"][row, :, :count]
         return replace(self, arrays=arrays)
 
-    def bytes_per_token(self, rows: Rows) -> int:
+    def bytes_per_token(self) -> int:
         slots = LANES * self.arrays["codes"].shape[2]
         return sum(int(array[0].nbytes) // slots for array in self.arrays.values())
 

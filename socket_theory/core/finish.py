@@ -33,7 +33,7 @@ def _stats(step: Step, outcome: Outcome) -> Stats:
     used = step.backend.to_host(outcome.used)
     (batch, kv_heads, slots, dim), batch_shape = rows.shape, cache.batch_shape
     kept = (used >= 0).sum(axis=-1)
-    index_bytes = cache.index.bytes_per_token(rows)
+    index_bytes = cache.index.bytes_per_token()
     key_bytes, value_bytes = (np.dtype(dtype).itemsize for dtype in rows.dtypes)
     read = np.zeros((batch, kv_heads, slots + 1), dtype=bool)
     np.put_along_axis(read, used.reshape(batch, kv_heads, -1).astype(np.int64), True, axis=-1)

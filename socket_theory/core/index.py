@@ -51,7 +51,7 @@ class Index:
         )
         return replace(self, arrays=arrays, frozen=frozen)
 
-    def bytes_per_token(self, rows: Rows) -> int:
+    def bytes_per_token(self) -> int:
         """Bytes stored for a token of a sequence, its KV heads together."""
         return 0
 
@@ -74,10 +74,8 @@ class TokenIndex(Index):
     def truncate(self, lengths: Any) -> Self:
         return self
 
-    def bytes_per_token(self, rows: Rows) -> int:
-        block = rows.backend.slot_block
-        slots = -(-rows.shape[2] // block) * block
-        return sum(int(array[0].nbytes) // slots for array in self.arrays.values())
+    def bytes_per_token(self) -> int:
+        return sum(int(array[0].nbytes) // array.shape[-1] for array in self.arrays.values())
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from socket_theory.core.checks import (
     FLOAT_NAMES,
 )
 from socket_theory.core.index import Index
+from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.rng import Key
 from socket_theory.core.rows import Rows
 from socket_theory.core.selection import Budget
@@ -86,7 +87,10 @@ class Step:
             array = f"{type(self.query).__module__}.{type(self.query).__name__}"
             given = f"dtype {scores.dtype}" if known else f"an object of type {kind.__module__}.{kind.__name__}"
             raise TypeError(f"{name} returned {given}: return a float32 {array} {want}, as step.query is one.")
-        if scores.shape not in (want, (*want[:2], -(-slots // block) * block)):
+        # Rows of another owner may have more slots than the index has entries.
+        least = int(self.rows.ends.max()) if isinstance(self.rows, OwnedElsewhere) else slots
+        fits = scores.ndim == 3 and (least <= scores.shape[2] <= slots or scores.shape[2] == -(-slots // block) * block)
+        if not fits or scores.shape[:2] != want[:2]:
             raise ValueError(
                 f"{name} returned the shape {tuple(scores.shape)}: return {want}, "
                 "a score for each sequence, query head (not KV head) and token slot."

@@ -18,7 +18,7 @@ import cupy
 import numpy as np
 
 import socket_gpu
-from socket_gpu.core.backend import CupyBackend
+from socket_gpu.registry import CupyBackend
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
 from socket_theory import Budget, HardLSH, Key, Santa, Socket

@@ -65,7 +65,7 @@ def test_without_capacity_two_appends_to_a_cache_do_not_meet(gpu_on_cpu: Any) ->
 def test_a_token_has_the_bytes_of_its_lane(gpu_on_cpu: Any, slots: int) -> None:
     """Two rings of 32 tables of 5 bits and a norm of 2 bytes, for each of two KV heads."""
     cache = METHOD.prepare(*drawn(gpu_on_cpu, slots, 0), key=KEY, backend=gpu_on_cpu)
-    assert cache.index.bytes_per_token(cache.rows) == 2 * (2 * 32 * 5 // 8 + 2)
+    assert cache.index.bytes_per_token() == 2 * (2 * 32 * 5 // 8 + 2)
 
 
 def test_borrowed_rows_have_the_index_of_rows_that_a_cache_owns(gpu_on_cpu: Any) -> None:
