@@ -138,7 +138,7 @@ def _grown_index(backend: Backend, own: Any, problem: Problem, added: Array) -> 
         made = own.hash_keys(rows.keys, kv_range, problem.planes, None), own.value_norms(rows.values, kv_range)
         parts.append((rows, own.index_type(dict(zip(("codes", "value_norms"), made, strict=True)))))
     (rows, index), (_, new) = parts
-    return index.append(new, rows)
+    return index.append(new, rows, added.shape[-2])
 
 
 def _logits(problem: Problem) -> Array:

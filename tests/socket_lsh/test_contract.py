@@ -37,24 +37,24 @@ def fewer(kv_range: Any) -> Any:
 class StaleIndex(TokenIndex):
     """Codes of new tokens are left out."""
 
-    def append(self, new: Any, rows: Any) -> Any:
+    def append(self, new: Any, rows: Any, count: int) -> Any:
         silent = {name: np.zeros_like(array) if name == "codes" else array for name, array in new.arrays.items()}
-        return super().append(TokenIndex(silent), rows)
+        return super().append(TokenIndex(silent), rows, count)
 
 
 class LateIndex(TokenIndex):
     """Tokens are written a slot late."""
 
-    def append(self, new: Any, rows: Any) -> Any:
-        return super().append(new, rows.bind(rows.kv_range + np.array([0, 1]), rows.backend))
+    def append(self, new: Any, rows: Any, count: int) -> Any:
+        return super().append(new, rows.bind(rows.kv_range + np.array([0, 1]), rows.backend), count)
 
 
 class ForgetfulIndex(TokenIndex):
     """Norms of new tokens are left out."""
 
-    def append(self, new: Any, rows: Any) -> Any:
+    def append(self, new: Any, rows: Any, count: int) -> Any:
         silent = {name: np.zeros_like(array) if name == "value_norms" else array for name, array in new.arrays.items()}
-        return super().append(TokenIndex(silent), rows)
+        return super().append(TokenIndex(silent), rows, count)
 
 
 class LeftBehind(TokenIndex):
