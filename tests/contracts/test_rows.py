@@ -250,7 +250,11 @@ def test_what_does_not_fit_rows_of_another_owner_is_refused(backend):
     copies = backend.prepare(Window(), owner.keys, owner.values, **given)
     keys, values = put(owner.keys), put(owner.values)
     wrong = [
-        (lambda: Window().prepare(rows, values), TypeError, "values or capacity was given with BorrowedRows, whose owner"),
+        (
+            lambda: Window().prepare(rows, values),
+            TypeError,
+            "values or capacity was given with BorrowedRows, whose owner",
+        ),
         (lambda: Window().prepare(rows, capacity=99), TypeError, "Window does not use capacity, and capacity=99"),
         (
             lambda: Window().prepare(BorrowedRows(keys[0], values[0])),
