@@ -9,23 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import socket_theory as st
 from socket_gpu import missing_requirement
-from socket_theory import (
-    Bernoulli,
-    BernoulliSanta,
-    Budget,
-    Cache,
-    Dense,
-    Estimate,
-    HardLSH,
-    Key,
-    OracleTopK,
-    RandomTokens,
-    Santa,
-    Socket,
-    SocketSampling,
-    Window,
-)
+from socket_theory import Budget, Cache, Dense, Estimate, Key
 from socket_theory.core.backend import Backend, resolve_backend
 from socket_theory.core.method import Method
 from socket_theory.core.sampler import Sampler
@@ -35,20 +21,20 @@ KEY = Key.from_seed(11)
 BUDGET = Budget(tokens=20, sink=3, window=5)
 
 METHODS: tuple[Method, ...] = (
-    Dense(),
-    OracleTopK(),
-    Window(),
-    RandomTokens(),
-    HardLSH(num_planes=4, num_tables=20),
-    Socket(num_tables=12),
-    Socket(num_tables=12, value_weight=True, center_keys=True, query_map="tanh"),
-    SocketSampling(num_tables=12, num_samples=40),
-    SocketSampling(num_tables=12, num_samples=40, value_aware=True),
-    *(Santa(num_samples=9, sampler=sampler) for sampler in ("systematic", "stratified", "iid")),
-    *(Santa(9, sampler, tile_len=7) for sampler in ("phase_carried", "flash", "floor_one", "biased_prop")),
-    Bernoulli(num_vectors=5),
-    Bernoulli(num_vectors=5, query_sampler="iid", shared_query=True),
-    BernoulliSanta(num_samples=9, num_vectors=5),
+    st.Dense(),
+    st.OracleTopK(),
+    st.Window(),
+    st.RandomTokens(),
+    st.HardLSH(num_planes=4, num_tables=20),
+    st.Socket(num_tables=12),
+    st.Socket(num_tables=12, value_weight=True, center_keys=True, query_map="tanh"),
+    st.SocketSampling(num_tables=12, num_samples=40),
+    st.SocketSampling(num_tables=12, num_samples=40, value_aware=True),
+    *(st.Santa(num_samples=9, sampler=sampler) for sampler in ("systematic", "stratified", "iid")),
+    *(st.Santa(9, sampler, tile_len=7) for sampler in ("phase_carried", "flash", "floor_one", "biased_prop")),
+    st.Bernoulli(num_vectors=5),
+    st.Bernoulli(num_vectors=5, query_sampler="iid", shared_query=True),
+    st.BernoulliSanta(num_samples=9, num_vectors=5),
 )
 """Every contract holds for each of these: a new method is a row here, and nothing else."""
 
