@@ -13,8 +13,18 @@ from socket_theory.core.backend import Backend
 class Rows:
     """What all kinds of rows have: B sequences of N token slots each, with Hkv KV heads.
 
-    `kv_range` int64 [B, 2] holds (kv_start, kv_len) of each sequence: its valid tokens are the slots kv_start to
-    kv_start + kv_len - 1. `backend` computes with the arrays. `Method.prepare` sets both.
+    Attributes
+    ----------
+    keys, values : arrays [B, Hkv, N, D] and [B, Hkv, N, E]
+        Of pages, gathered copies.
+    kv_range : int64 array [B, 2]
+        (kv_start, kv_len) of each sequence: its valid tokens are the slots kv_start to kv_start + kv_len - 1.
+    backend : Backend
+        What computes with the arrays. `Method.prepare` sets it, and kv_range.
+    shape, value_dim, dtypes
+        (B, Hkv, N, D), E, and the dtypes of keys and of values.
+    capacity : int or None
+        Slots whose memory is reserved.
     """
 
     if TYPE_CHECKING:
