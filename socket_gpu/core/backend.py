@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from socket_gpu.core import attend as attending
-from socket_gpu.core import select_tokens as selecting
+from socket_gpu.core import attend, select_tokens
 from socket_gpu.core._launch import on_device, row_major
 from socket_gpu.core.append import lengthened
 from socket_gpu.core.requirements import missing_requirement
@@ -81,12 +80,12 @@ class CupyBackend:
         group = heads // num_kv_heads
         if budget.per == "kv_head":
             total = cupy.empty((batch, num_kv_heads, slots), dtype=np.float32)
-            selecting.sum_group_into(total, scores)
+            select_tokens.sum_group_into(total, scores)
             scores = total
         kept = max(budget.kept(int(length)) for length in np.asarray(kv_range)[:, 1])
         indices = cupy.empty((batch, scores.shape[1], kept), dtype=np.int32)
         lengths = cupy.empty((batch, scores.shape[1]), dtype=np.int32)
-        selecting.select_into(indices, lengths, scores, on_device(kv_range), budget)
+        select_tokens.select_into(indices, lengths, scores, on_device(kv_range), budget)
         return cupy.repeat(indices, group, axis=1) if budget.per == "kv_head" else indices
 
     def attend(self, query: Any, rows: Any, indices: Any, sm_scale: float) -> tuple[Any, Any]:
@@ -96,8 +95,8 @@ class CupyBackend:
         wide = np.float64 if keys.dtype.itemsize == 8 else np.float32
         value, lse = cupy.empty((batch, heads, dim), dtype=wide), cupy.empty((batch, heads), dtype=wide)
         lists = row_major(indices.reshape(batch * heads, -1))
-        buffers = attending.AttendBuffers.empty(batch * heads, 1, keys, 1 + lists.shape[-1] // 512, wide)
-        attending.attend_into(value, lse, row_major(query), keys, values, lists, lengths, sm_scale, buffers)
+        buffers = attend.AttendBuffers.empty(batch * heads, 1, keys, 1 + lists.shape[-1] // 512, wide)
+        attend.attend_into(value, lse, row_major(query), keys, values, lists, lengths, sm_scale, buffers)
         return value, lse
 
     def average(self, log_weights: Any, rows: Any) -> tuple[Any, Any]:

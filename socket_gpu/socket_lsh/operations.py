@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from socket_gpu.core._launch import on_device, row_major
-from socket_gpu.socket_lsh import hash_keys as hashing
-from socket_gpu.socket_lsh import score as scoring
+from socket_gpu.socket_lsh import hash_keys, score
 from socket_gpu.socket_lsh.codes import LANES, CodeLayout
 from socket_gpu.socket_lsh.packed_index import PackedIndex
 from socket_theory.core.checks import bfloat16
@@ -29,14 +28,14 @@ class CupyOperations:
         shape = (*keys.shape[:2], blocks, layout.rings, layout.num_planes, LANES)
         codes = import_module("cupy").zeros(shape, dtype=np.uint32)
         offset = None if center is None else row_major(center.astype(np.float64))
-        matrix = hashing.hash_matrix(planes)
-        hashing.hash_into(codes, row_major(keys), on_device(kv_range), layout, matrix, offset)
+        matrix = hash_keys.hash_matrix(planes)
+        hash_keys.hash_into(codes, row_major(keys), on_device(kv_range), layout, matrix, offset)
         return codes
 
     def value_norms(self, values: Any, kv_range: Any) -> Any:
         slots = -(-values.shape[2] // LANES) * LANES
         norms = import_module("cupy").zeros((*values.shape[:2], slots), dtype=bfloat16())
-        hashing.norms_into(norms, row_major(values), on_device(kv_range))
+        hash_keys.norms_into(norms, row_major(values), on_device(kv_range))
         return norms
 
     def mean_keys(self, keys: Any, kv_range: Any) -> Any:
@@ -55,7 +54,7 @@ class CupyOperations:
         shared: bool = False,
     ) -> Any:
         cupy = import_module("cupy")
-        scores = _scores(query, codes, kv_range, planes, scoring.Collision(query_map, temperature))
+        scores = _scores(query, codes, kv_range, planes, score.Collision(query_map, temperature))
         rows = scores.reshape(len(scores), codes.shape[1] if shared else scores.shape[1], -1)
         vanished = rows.max(axis=-1, keepdims=True) < np.finfo(np.float32).tiny
         if not bool(vanished.any()):
@@ -74,7 +73,7 @@ class CupyOperations:
         return cupy.asarray(NumpyOperations().log_soft_scores(cupy.asnumpy(query), unpacked, *at))
 
     def hard_scores(self, query: Any, codes: Any, kv_range: Any, planes: Planes) -> Any:
-        return _scores(query, codes, kv_range, planes, scoring.Collision("hard"))
+        return _scores(query, codes, kv_range, planes, score.Collision("hard"))
 
     def weigh_scores(self, scores: Any, value_norms: Any, shared: bool = False) -> Any:
         cupy, (batch, heads, slots) = import_module("cupy"), value_norms.shape
@@ -94,8 +93,8 @@ class CupyOperations:
         return value, lse, indices
 
 
-def _scores(query: Any, codes: Any, kv_range: Any, planes: Planes, collision: scoring.Collision) -> Any:
-    layout, fragments = CodeLayout(planes.num_tables, planes.num_planes), hashing.plane_fragments(planes)
+def _scores(query: Any, codes: Any, kv_range: Any, planes: Planes, collision: score.Collision) -> Any:
+    layout, fragments = CodeLayout(planes.num_tables, planes.num_planes), hash_keys.plane_fragments(planes)
     scores = import_module("cupy").full((*query.shape[:2], codes.shape[2] * LANES), -np.inf, dtype=np.float32)
-    scoring.score_into(scores, row_major(query), fragments, codes, on_device(kv_range), layout, collision)
+    score.score_into(scores, row_major(query), fragments, codes, on_device(kv_range), layout, collision)
     return scores

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from socket_gpu.core import attend as attending
-from socket_gpu.core import select_tokens as selecting
+from socket_gpu.core import attend, select_tokens
 from socket_gpu.core._launch import settle
 from socket_gpu.core.backend import CupyBackend
 from socket_gpu.core.plan import PlannedStep
-from socket_gpu.socket_lsh import hash_keys as key_index
-from socket_gpu.socket_lsh import score as scoring
+from socket_gpu.socket_lsh import hash_keys, score
 from socket_gpu.socket_lsh.codes import CodeLayout
 from socket_theory.core.array_types import callers_stream
 from socket_theory.core.cache import Cache
@@ -52,28 +50,28 @@ class DecodePlan(PlannedStep):
         self.method, self.budget = method, require_budget(budget)
         batch, heads, _, dim = cache.keys.shape
         self.layout = CodeLayout(method.num_tables, method.num_planes)
-        self.fragments, self.matrix = key_index.plane_fragments(cache.sample), key_index.hash_matrix(cache.sample)
+        self.fragments, self.matrix = hash_keys.plane_fragments(cache.sample), hash_keys.hash_matrix(cache.sample)
         center, arrays = cache.index.frozen.get("center"), cache.index.arrays
         self.center = None if center is None else cupy.ascontiguousarray(center.astype(np.float64))
         self.codes, self.norms = arrays["codes"], arrays.get("value_norms")
         self.collision = (
-            scoring.Collision(method.query_map, method.temperature)
+            score.Collision(method.query_map, method.temperature)
             if isinstance(method, Socket)
-            else scoring.Collision("hard")
+            else score.Collision("hard")
         )
-        rounds = scoring.passes(self.collision.entry(self.layout, dim, self.group), self.group)
+        rounds = score.passes(self.collision.entry(self.layout, dim, self.group), self.group)
         shared = budget.per == "kv_head"
-        self.fused = not shared or (rounds == 1 and self.layout.rings <= scoring.MOST_RINGS)
+        self.fused = not shared or (rounds == 1 and self.layout.rings <= score.MOST_RINGS)
         rows = heads if shared else num_qo_heads
         self.scores = cupy.empty((batch, rows if self.fused else num_qo_heads, self.codes.shape[2] * 32), np.float32)
         self.totals = self.scores if self.fused else cupy.empty((batch, rows, self.scores.shape[2]), np.float32)
         kept = budget.kept(self.slots)
-        self.survivors = selecting.Survivors.empty(batch * rows, kept, self.scores.shape[2]) if self.fused else None
+        self.survivors = select_tokens.Survivors.empty(batch * rows, kept, self.scores.shape[2]) if self.fused else None
         self.indices = cupy.empty((batch, rows, kept), dtype=np.int32)
         self.lengths = cupy.empty((batch, rows), dtype=np.int32)
-        splits = max(1, min(attending.RESIDENT_BLOCKS // (batch * rows), -(-kept // 64)))
+        splits = max(1, min(attend.RESIDENT_BLOCKS // (batch * rows), -(-kept // 64)))
         heads_a_list = self.group if shared else 1
-        self.attention = attending.AttendBuffers.empty(batch * rows, heads_a_list, cache.keys, splits, self.lse.dtype)
+        self.attention = attend.AttendBuffers.empty(batch * rows, heads_a_list, cache.keys, splits, self.lse.dtype)
         settle()
 
     def stages(self, query: Any) -> dict[str, Callable[[], None]]:
@@ -96,7 +94,7 @@ class DecodePlan(PlannedStep):
 
     def _score(self, query: Any) -> None:
         """Scores of every valid token; those near the top are passed on."""
-        scoring.score_into(
+        score.score_into(
             self.scores,
             query,
             self.fragments,
@@ -112,22 +110,24 @@ class DecodePlan(PlannedStep):
     def _select(self) -> None:
         """The kept slots of every row."""
         if not self.fused:
-            selecting.sum_group_into(self.totals, self.scores)
+            select_tokens.sum_group_into(self.totals, self.scores)
         status = self.status if isinstance(self.method, Socket) else None
-        selecting.select_into(self.indices, self.lengths, self.totals, self.spans, self.budget, self.survivors, status)
+        select_tokens.select_into(
+            self.indices, self.lengths, self.totals, self.spans, self.budget, self.survivors, status
+        )
 
     def _attend(self, query: Any) -> None:
         """Exact attention to them."""
         rows = self.indices.reshape(-1, self.indices.shape[-1])
         keys, values = self.cache.keys, self.cache.values
-        attending.attend_into(
+        attend.attend_into(
             self.value, self.lse, query, keys, values, rows, self.lengths, self.sm_scale, self.attention, self.status
         )
 
     def _index(self, keys: Any, values: Any) -> None:
-        key_index.hash_into(self.codes, keys, self.spans, self.layout, self.matrix, self.center, self.slots)
+        hash_keys.hash_into(self.codes, keys, self.spans, self.layout, self.matrix, self.center, self.slots)
         if self.norms is not None:
-            key_index.norms_into(self.norms, values, self.spans, append=True)
+            hash_keys.norms_into(self.norms, values, self.spans, append=True)
 
 
 plan = DecodePlan

@@ -81,7 +81,7 @@ def score_into(
 ) -> None:
     """Write float32 scores of every valid token: [B, Hq, N], or [B, Hkv, N] for a shared budget in one pass.
 
-    query [B, Hq, D]; fragments are `key_index.plane_fragments`; codes [B, Hkv, blocks, rings, P, 32].
+    query [B, Hq, D]; fragments are `hash_keys.plane_fragments`; codes [B, Hkv, blocks, rings, P, 32].
     """
     pairs, slots, dim = codes.shape[0] * codes.shape[1], scores.shape[-1], query.shape[-1]
     group = query.shape[0] * query.shape[1] // pairs

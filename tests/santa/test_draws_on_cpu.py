@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from socket_gpu.core import _compile
-from socket_gpu.santa import draw as drawing
+from socket_gpu.santa import draw
 from socket_gpu.santa.draw_gate import DrawLaw, require_draws
 from socket_theory import Key, Santa
 from socket_theory.core.rng import uniform
@@ -43,11 +43,11 @@ def draw_rows(engine: Any, method: Santa, tile: int, rows: list[Any], starts: li
     output, lse = cupy.empty((batch, 4, HEAD_DIM), np.float32), cupy.empty((batch, 4), np.float32)
     draws, steps, status = cupy.empty((batch, 4, most), np.int32), cupy.zeros(len(rows), np.uint64), cupy.zeros(1, "u4")
     steps += np.uint64(step)
-    buffers = drawing.DrawBuffers.empty(len(rows), HEAD_DIM, most)
+    buffers = draw.DrawBuffers.empty(len(rows), HEAD_DIM, most)
     spans = cupy.asarray(np.stack([starts, lengths], axis=1))
     given = scores, states, values, spans
-    shape = drawing.TileShape(HEAD_DIM, GROUP, tile)
-    drawing.draw_values_into((output, lse, draws), given, method, shape, (KEY, steps), buffers, status)
+    shape = draw.TileShape(HEAD_DIM, GROUP, tile)
+    draw.draw_values_into((output, lse, draws), given, method, shape, (KEY, steps), buffers, status)
     assert (int(status[0]), buffers.tickets.any()) == (0, False)
     return Drawn(*(np.asarray(a).reshape(len(rows), *a.shape[2:]) for a in (output, lse, draws)), np.asarray(steps))
 
