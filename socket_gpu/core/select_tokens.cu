@@ -23,7 +23,7 @@
 //
 // Reference: socket_theory/core/selection.py
 // Launcher: socket_gpu/core/select_tokens.py
-// Tests: tests/core/test_kernels_on_cpu.py, tests/gpu/test_selection.py
+// Tests: tests/core/test_select_tokens_on_cpu.py, tests/gpu/test_selection.py
 #include "common.cuh"
 
 #define SELECT_THREADS 1024

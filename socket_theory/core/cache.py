@@ -9,8 +9,8 @@ import numpy as np
 
 from socket_theory.core.array_types import callers_stream
 from socket_theory.core.backend import Backend
+from socket_theory.core.check_growth import grown_rows, new_tokens, reordered
 from socket_theory.core.checks import read_array
-from socket_theory.core.growth import grown_rows, new_tokens, reordered
 from socket_theory.core.index import Index
 from socket_theory.core.inputs import per_sequence
 from socket_theory.core.owned_elsewhere import OwnedElsewhere

@@ -14,8 +14,8 @@ from socket_theory.core.rng import Key
 class HashingMethod(Method, abstract=True):
     """A method that needs planes: num_tables tables of num_planes."""
 
-    num_planes: int = 10
-    num_tables: int = 60
+    num_planes: int
+    num_tables: int
 
     sample_type: ClassVar[type | None] = Planes
 

@@ -10,13 +10,13 @@ import numpy as np
 from socket_theory.core.array_types import callers_stream
 from socket_theory.core.backend import Backend
 from socket_theory.core.cache import Cache
+from socket_theory.core.check_query import checked_method, checked_query, checked_scale, single_steps
 from socket_theory.core.definition import Definition, refuse, require_key
 from socket_theory.core.estimate import Estimate
 from socket_theory.core.finish import finish, output_dtype, stack
 from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.prefill import Prefill, causal_attention, checked_chunk
 from socket_theory.core.prepare import prepared
-from socket_theory.core.queries import checked_method, checked_query, checked_scale, single_steps
 from socket_theory.core.rng import Key
 from socket_theory.core.selection import Budget, require_budget, warn_of_forced
 from socket_theory.core.step import Step

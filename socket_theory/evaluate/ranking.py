@@ -18,9 +18,9 @@ from scipy.stats import kendalltau, spearmanr
 
 from socket_theory.core.baselines import OracleTopK
 from socket_theory.core.cache import Cache
+from socket_theory.core.check_query import checked_scale
 from socket_theory.core.checks import require_count
 from socket_theory.core.hashing import QueryMap, SignHash
-from socket_theory.core.queries import checked_scale
 from socket_theory.core.rng import Key
 from socket_theory.core.selection import rank_keys
 from socket_theory.core.selector import Selector

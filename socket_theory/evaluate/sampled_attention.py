@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory.core.baselines import Dense
-from socket_theory.core.queries import checked_scale
+from socket_theory.core.check_query import checked_scale
 from socket_theory.core.rng import Key
 from socket_theory.core.step import Step
 from socket_theory.evaluate.capture import Capture

@@ -25,6 +25,8 @@ LEAST_TEMPERATURE = 1e-30
 class SoftHashing(HashingMethod, abstract=True):
     """The settings that SOCKET's decode and its sampling estimator share; `Socket` defines them."""
 
+    num_planes: int = 10
+    num_tables: int = 60
     query_map: QueryMap = "tanh_scaled"
     temperature: float = 0.4
 

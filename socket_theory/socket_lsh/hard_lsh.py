@@ -45,6 +45,9 @@ class HardLSH(HashingMethod, Selector):
     Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002; claim S3.
     """
 
+    num_planes: int = 10
+    num_tables: int = 60
+
     @property
     def nominal_bits(self) -> int:
         return self.num_planes * self.num_tables

@@ -10,13 +10,13 @@ import numpy as np
 from socket_theory.core.array_types import callers_stream
 from socket_theory.core.backend import operations
 from socket_theory.core.cache import Cache
+from socket_theory.core.check_query import checked_query, checked_scale
 from socket_theory.core.checks import require_count, require_flag
 from socket_theory.core.draws import head_uniforms
 from socket_theory.core.estimate import Estimate, Outcome
 from socket_theory.core.finish import finish, output_dtype
 from socket_theory.core.hashing import Planes
 from socket_theory.core.index import TokenIndex
-from socket_theory.core.queries import checked_query, checked_scale
 from socket_theory.core.rows import Rows
 from socket_theory.core.step import Step
 from socket_theory.socket_lsh.estimator import SoftHashing, hashed

@@ -17,9 +17,9 @@ SANTA = "socket_theory.santa.claims."
 SCALED_RADII = [
     ("S8.hoeffding", CLAIMS + "concentration", "hoeffding_radius", ROOT_HALF),
     ("S8.bernstein", CLAIMS + "concentration", "bernstein_radius", ROOT_HALF),
-    ("S9.hoeffding", CLAIMS + "finite_tables", "hoeffding_ratio_radius", 0.13),
-    ("S9.plug-in", CLAIMS + "finite_tables", "plug_in_radius", 0.3),
-    ("S9.empirical-bernstein", CLAIMS + "finite_tables", "empirical_bernstein_radius", 0.33),
+    ("S9.hoeffding", CLAIMS + "ratio", "hoeffding_ratio_radius", 0.13),
+    ("S9.plug-in", CLAIMS + "ratio", "plug_in_radius", 0.3),
+    ("S9.empirical-bernstein", CLAIMS + "ratio", "empirical_bernstein_radius", 0.33),
     ("S9.bernstein", CLAIMS + "table_moments", "bernstein_ratio_radius", 0.55),
     ("S9.chebyshev", CLAIMS + "table_moments", "chebyshev_radius", 0.6),
     ("S9.fourth-moment", CLAIMS + "table_moments", "fourth_moment_radius", 0.7),
@@ -74,7 +74,7 @@ def test_a_larger_exponent_of_a_tail_bound_is_refuted(
 @pytest.mark.parametrize(
     ("claim_id", "module", "name", "share"),
     [
-        ("S9.normaliser", "finite_tables", "paper_condition_tables", 0.35),
+        ("S9.normaliser", "ratio", "paper_condition_tables", 0.35),
         ("S14.recall", "ranking", "recall_tables", 0.4),
     ],
 )
