@@ -46,7 +46,7 @@ def rows_of_another(gpu: Any, kind: Any) -> tuple[Any, Any]:
 def test_rows_of_another_owner_are_read_where_they_are(gpu_on_cpu: Any, kind: Any, method: Any) -> None:
     arrays, rows = rows_of_another(gpu_on_cpu, kind)
     query = np.random.default_rng(4).standard_normal((1, 4, 16)).astype(np.float32)
-    budget = {"budget": Budget(tokens=9, sink=2)} if isinstance(method, OracleTopK) else {}
+    budget = {"budget": Budget(tokens=9, sink=2)} if "budget" in method.takes else {}
     cache = method.prepare(rows, kv_len=30, backend=gpu_on_cpu)
     grown = cache.append(rows, tokens=3)
     for held, length in ((cache, 30), (grown, 33)):

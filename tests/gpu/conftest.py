@@ -50,7 +50,7 @@ class Device:
         """A random problem, with this method's planes if it hashes: spans as given, else ragged; NaN outside them."""
         key, shape = KEY.fold_in("seed", seed), shape | {"batch": len(spans) if spans else shape.get("batch", 2)}
         drawn = random_problem(key, num_tables=1, num_planes=1, head_dim=head_dim, **shape)
-        hashes = isinstance(method, HashingMethod)
+        hashes = method.sample_type is not None
         planes = planes_of(method.num_tables, method.num_planes, head_dim) if hashes else drawn.planes
         if spans is None:
             return replace(drawn, planes=planes)
@@ -69,7 +69,7 @@ class Device:
 
     def prepare(self, method: Method, problem: Problem, **options: Any) -> Cache:
         spans = {"kv_start": problem.spans[:, 0], "kv_len": problem.spans[:, 1]}
-        index = {"sample": problem.planes} if isinstance(method, HashingMethod) else {}
+        index = {"sample": problem.planes} if method.sample_type is not None else {}
         keys, values = self.put(problem.keys), self.put(problem.values)
         return method.prepare(keys, values, backend=self.engine, **index, **spans, **options)
 

@@ -29,7 +29,7 @@ def tensors(torch, dtype):
 
 def steps(method, query, keys, values, new_keys, new_values, **options):
     """The estimates before and after an append."""
-    key = {} if isinstance(method, Dense) else {"key": KEY}
+    key = {} if method.sample_type is None else {"key": KEY}
     cache = method.prepare(keys, values, kv_start=[0, 7], kv_len=[300, 200], capacity=320, **key)
     grown = cache.append(new_keys, new_values)
     return [method.attend(query, one, **options) for one in (cache, grown)]
@@ -133,9 +133,9 @@ def test_a_plan_takes_and_returns_tensors_on_torchs_current_stream(device, torch
 
 def planned(device, method, query, keys, values):
     """A plan over a cache of its own, with room for 20 more tokens, and the array of the slots that a step keeps."""
-    key = {} if isinstance(method, Santa) else {"key": KEY}
+    key = {} if method.sample_type is None else {"key": KEY}
     cache = method.prepare(keys, values, kv_start=[0, 7], kv_len=[300, 200], capacity=320, **key)
-    if isinstance(method, Santa):
+    if "key" in method.takes:
         plan = device.santa_plan(cache, query)
         return plan, plan.draws
     plan = device.plan(cache, query, BUDGET)
