@@ -45,6 +45,8 @@ def weighted_state(log_weights: Float, values: NDArray[Any], kind: Kind) -> Atte
         If N = 0 or every weight of a row is zero (the ratio is 0/0, as for hard LSH without a collision).
     """
     top = np.max(log_weights, axis=-1, keepdims=True, initial=-np.inf)
+    if np.isnan(top).any() or (top == np.inf).any():
+        raise ValueError("a weight is NaN or infinite: check query and keys, also those that another owner writes.")
     if not np.isfinite(top).all():
         raise ValueError(
             "no token has a positive weight, so the weighted mean is 0/0: "

@@ -95,14 +95,18 @@ def resolve_backend(kind: str, backend: Backend | str | None = None) -> Backend:
 
     Raises
     ------
-    ValueError
-        If no backend has that name.
+    TypeError, ValueError
+        For an object that lacks a function of `Backend`, or a name that no backend has.
     RuntimeError
         From `socket_gpu`, naming the missing package, driver, device or headers.
     """
     if backend is None:
         backend = {"numpy": "numpy", "torch": "numpy", "cupy": "cupy", "torch-cuda": "cupy"}.get(kind, kind)
     if not isinstance(backend, str):
+        if not isinstance(backend, Backend):
+            raise TypeError(
+                f"backend is of type {type(backend).__name__}: pass a name, or an object with Backend's functions."
+            )
         return backend
     if backend in _OWN:
         module, name = _OWN[backend]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -12,18 +12,10 @@ from socket_theory.core.backend import Backend
 from socket_theory.core.check_growth import grown_rows, new_tokens, reordered
 from socket_theory.core.checks import read_array
 from socket_theory.core.index import Index
+from socket_theory.core.index_recipe import require_same_index
 from socket_theory.core.inputs import per_sequence
 from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.rows import Rows
-
-
-class Preparer(Protocol):
-    """What a cache asks of its method."""
-
-    @property
-    def index_recipe(self) -> tuple[Any, ...]: ...
-
-    def extend(self, index: Any, rows: Rows, new: Rows, sample: Any) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +136,8 @@ class Cache:
                 f"length={length} was given for sequences of {self.kv_range[:, 1].tolist()} tokens: "
                 "pass at least 1 and at most what each holds."
             )
+        if (lengths == self.kv_range[:, 1]).all():
+            return self
         return replace(self, rows=self.rows.truncate(lengths), index=self.index.truncate(lengths))
 
     def take(self, batch_indices: Any, *, rows: Rows | None = None) -> Cache:
@@ -184,17 +178,3 @@ class Cache:
         """
         require_same_index(self.method, method)
         return replace(self, method=method)
-
-
-def require_same_index(prepared: Preparer, method: Any) -> None:
-    """TypeError if `method` is no Method, ValueError if its index is another one than that of `prepared`."""
-    if isinstance(method, type) or not hasattr(method, "index_recipe"):
-        raise TypeError(f"method is of type {type(method).__name__}: pass an estimator, such as Socket().")
-    have, want = dict(prepared.index_recipe), dict(method.index_recipe)
-    name = next((name for name in have | want if have.get(name) != want.get(name)), None)
-    if name is None:
-        return
-    why = f"{type(method).__name__} does not read the index of {type(prepared).__name__}"
-    if type(method) is type(prepared):
-        why = f"{name}={want[name]!r} was given and the index was made with {name}={have[name]!r}"
-    raise ValueError(f"{why}: prepare a cache with {method}.")

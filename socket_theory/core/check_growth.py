@@ -17,7 +17,9 @@ def new_tokens(
 ) -> Rows:
     """New tokens as rows of their own, checked against those a cache of this batch shape and array type owns."""
     if isinstance(keys, OwnedElsewhere) or tokens is not None:
-        raise TypeError("the cache owns its rows: pass the new tokens as arrays keys and values, and no tokens.")
+        raise TypeError(
+            "the cache reads no rows of another owner: pass the new tokens as arrays keys and values, without tokens=."
+        )
     keys, values, kind = check_key_values(keys, values)
     if kind != held_type:
         raise TypeError(f"the cache holds {held_type} arrays and {kind} ones were given: convert them.")
@@ -51,7 +53,7 @@ def grown_rows(
         raise TypeError(f"the cache reads {kind}: pass append({kind}(...), tokens=T) after their owner has grown.")
     count = require_count("tokens", tokens)
     grown, array_type = rows.native()
-    if array_type != held_type or not grown.fits(held):
+    if array_type != held_type or not grown.fits(held, held.shape[0]):
         raise ValueError(f"rows of another array type, dtype or shape than the cache's were given: pass its {kind}.")
     if int(held.ends.max()) + count > grown.shape[2]:
         raise ValueError(f"tokens={count} was given and the rows have {grown.shape[2]} slots: pass longer rows.")
@@ -67,8 +69,13 @@ def reordered(held: Rows, held_type: str, rows: Any, order: Any) -> Rows:
     if not isinstance(held, OwnedElsewhere) or type(rows) is not type(held):
         raise TypeError(f"rows of type {type(rows).__name__} were given to a cache of {kind}: pass those, or none.")
     given, array_type = rows.native()
-    want = (len(order), *held.shape[1:])
-    if array_type != held_type or given.shape != want:
-        raise ValueError(f"rows of {array_type} {given.shape} were given: pass {held_type} rows {want}.")
+    if array_type != held_type or not given.fits(held, len(order)):
+        want = (len(order), *held.shape[1:])
+        raise ValueError(
+            f"rows of {array_type} {given.shape} and {given.dtypes[0]} were given: pass {held_type} rows {want} of "
+            f"{held.dtypes[0]}, with values of length {held.value_dim}."
+        )
+    if int(held.ends[order].max()) > given.shape[2]:
+        raise ValueError(f"rows of {given.shape[2]} slots were given: pass all {int(held.ends[order].max())}.")
     bound: Rows = given.bind(held.kv_range[order], held.backend)
     return bound

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from socket_theory.core.estimate import Outcome
-from socket_theory.core.index import Index, TokenIndex
+from socket_theory.core.index import Index, SumIndex, TokenIndex
 from socket_theory.core.rng import Key
 from socket_theory.core.rows import Rows
 from socket_theory.core.step import Step
@@ -67,6 +67,7 @@ class Definition:
     def extend(self, index: Any, rows: Rows, new: Rows, sample: Any) -> Index:
         """The index of `rows` with the tokens of `new` behind each sequence's valid ones."""
         added = check_index(self, self.index(new, sample, dict(index.frozen)), new)
+        require_like(self, added, index, rows)
         longer: Index = index.append(added, rows, new.shape[2])
         return longer
 
@@ -101,7 +102,10 @@ def check_index(method: Definition, index: Any, rows: Rows) -> Any:
         )
     if not isinstance(index.arrays, dict) or not all(isinstance(key, str) for key in index.arrays):
         raise TypeError(f"{name} returned {type(index.arrays).__name__}: return a dict of arrays by name.")
-    keys, (batch, _, slots, _) = rows.keys, rows.shape
+    keys, (batch, heads, slots, dim) = rows.keys, rows.shape
+    unlisted = index.frozen.keys() - method.freezes(heads, dim).keys()
+    if unlisted:
+        raise TypeError(f"{name} freezes {', '.join(sorted(unlisted))}: name it, with its shape, in freezes.")
     for array_name, array in (index.arrays | dict(index.frozen)).items():
         kind = type(array)
         if kind is not type(keys) or (array.dtype.kind not in "biuf" and str(array.dtype) != "bfloat16"):
@@ -114,6 +118,25 @@ def check_index(method: Definition, index: Any, rows: Rows) -> Any:
             tail = f", {slots}" if per_token else ""
             raise ValueError(f"{name} returned {array_name} {array.shape}: return [{batch}, ...{tail}].")
     return index
+
+
+def require_like(method: Definition, added: Index, held: Index, rows: Rows) -> None:
+    """TypeError or ValueError unless the index of new tokens has the arrays of the one held, but for their slots."""
+    name = f"{type(method).__name__}.index"
+    if type(added) is not type(held) or added.arrays.keys() != held.arrays.keys():
+        raise TypeError(
+            f"{name} returned {list(added.arrays)} of new tokens and {list(held.arrays)} before: return those."
+        )
+    packed = rows.backend.slot_block > 1
+    for array_name, array in added.arrays.items():
+        before = held.arrays[array_name]
+        own = isinstance(held, TokenIndex | SumIndex) and not packed
+        shapes = (array.shape[:-1], before.shape[:-1]) if isinstance(held, TokenIndex) else (array.shape, before.shape)
+        if array.dtype != before.dtype or (own and shapes[0] != shapes[1]):
+            raise ValueError(
+                f"{name} returned {array_name} of {array.dtype} {array.shape} for new tokens, and it had "
+                f"{before.dtype} {before.shape} before: return the same but for the slots."
+            )
 
 
 def refuse(method: Definition, **arguments: Any) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from socket_theory.core.array_types import from_native
+from socket_theory.core.attention import Kind
 from socket_theory.core.checks import (
     bfloat16,
     cast_output,
@@ -17,9 +18,31 @@ from socket_theory.core.estimate import Estimate, Outcome, Stats
 from socket_theory.core.step import Step
 
 
+def _checked(step: Step, outcome: Any) -> Outcome:
+    """What `Method.step` returned, or TypeError or ValueError naming the method."""
+    name = f"{type(step.cache.method).__name__}.step"
+    if not isinstance(outcome, Outcome):
+        raise TypeError(f"{name} returned {type(outcome).__name__}: return an Outcome.")
+    for part in ("value", "lse", "used"):
+        if not hasattr(getattr(outcome, part), "shape"):
+            raise TypeError(f"{name} returned {part} of type {type(getattr(outcome, part)).__name__}: return an array.")
+    heads = tuple(step.query.shape[:2])
+    shapes = {"value": (*heads, step.rows.value_dim), "lse": heads, "used": (*heads, outcome.used.shape[-1])}
+    for part, want in shapes.items():
+        if tuple(getattr(outcome, part).shape) != want:
+            raise ValueError(f"{name} returned {part} of shape {tuple(getattr(outcome, part).shape)}: return {want}.")
+    if outcome.weighting not in get_args(Kind):
+        raise ValueError(f"{name} returned weighting={outcome.weighting!r}: return one of {', '.join(get_args(Kind))}.")
+    if bool((outcome.lse != outcome.lse).any() or (outcome.value != outcome.value).any()):
+        raise ValueError(f"{name} returned NaN: check its arithmetic, and the rows if another owner writes them.")
+    if outcome.used.size and not bool((outcome.used >= -1).all() and (outcome.used < step.rows.shape[2]).all()):
+        raise ValueError(f"{name} returned used slots beyond the {step.rows.shape[2]} there are: return slots, or -1.")
+    return outcome
+
+
 def finish(step: Step, outcome: Outcome, out_dtype: Any) -> Estimate:
     """The estimate in the caller's array type, dtype and batch shape."""
-    cache, batch = step.cache, step.cache.batch_shape
+    cache, batch, outcome = step.cache, step.cache.batch_shape, _checked(step, outcome)
     shaped = [
         array.reshape(*batch, *array.shape[1:])
         for array in (cast_output(outcome.value, out_dtype), outcome.lse, outcome.used)

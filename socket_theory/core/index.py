@@ -38,11 +38,11 @@ class Index:
 
     def append(self, new: Self, rows: Rows, count: int) -> Self:
         """This index of `rows`, with that of `count` new tokens behind the valid ones of each sequence."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define append.")
 
     def truncate(self, lengths: Any) -> Self:
         """The index of the first lengths [B] valid tokens of each sequence."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define truncate.")
 
     def take(self, order: Any, backend: Backend) -> Self:
         """The index of the sequences `order`, in that order."""

@@ -11,6 +11,7 @@ from socket_theory.core.array_types import callers_stream
 from socket_theory.core.backend import Backend
 from socket_theory.core.cache import Cache
 from socket_theory.core.check_query import checked_method, checked_query, checked_scale, single_steps
+from socket_theory.core.checks import require_finite
 from socket_theory.core.definition import Definition, refuse, require_key
 from socket_theory.core.estimate import Estimate
 from socket_theory.core.finish import finish, output_dtype, stack
@@ -172,19 +173,22 @@ class Method(Definition, abstract=True):
 
         Raises as `prepare`, `Cache.append` and `attend`.
         """
+        if not self.keeps_rows or "carry" in self.takes:
+            why = "keeps no rows to attend to" if not self.keeps_rows else "takes a carry"
+            raise NotImplementedError(f"{type(self).__name__} {why}: it must define prefill.")
         refuse(self, carry=carry)
-        if not self.keeps_rows:
-            raise NotImplementedError(
-                f"{type(self).__name__} keeps no rows for exact attention: it must define prefill."
-            )
         owned = isinstance(keys, OwnedElsewhere)
+        given = None if owned or keys is None else np.shape(keys)[-2]
         if cache is None:
             grown, first = self.prepare(keys, values, **prepared_with), 0
+            slots = grown.rows.shape[2] if given is None else given
+            native = checked_chunk(query, grown, slots if given else int(grown.rows.ends.max()), slots)
         else:
             refuse(self, **prepared_with)
             checked_method(cache, self)
-            grown, first = cache.append(keys, values, tokens=np.shape(query)[-2] if owned else None), cache.rows.ends
-        native = checked_chunk(query, grown, first, None if owned else np.shape(keys)[-2])
+            native = checked_chunk(query, cache, given or 1, given or 2**31)
+            require_finite("query", native)
+            grown, first = cache.append(keys, values, tokens=native.shape[2] if owned else None), cache.rows.ends
         dtype = native.dtype if out_dtype is None else output_dtype(out_dtype)
         scale = checked_scale(sm_scale, native.shape[-1])
         with callers_stream(grown.array_type):

@@ -60,9 +60,9 @@ class NumpyBackend:
         group = query.shape[1] // rows.shape[1]
         value, lse = np.empty((*query.shape[:2], rows.value_dim)), np.empty(query.shape[:2])
         for row, head in np.ndindex(*query.shape[:2]):
-            keys, values = rows.read(row, head // group, indices[row, head][indices[row, head] >= 0])
-            state = weighted_state(attention_logits(query[row, head], keys, sm_scale), values, "softmax")
-            value[row, head], lse[row, head] = state.value, state.lse
+            kept = indices[row, head][indices[row, head] >= 0]
+            at = query[row, head], sm_scale
+            value[row, head], lse[row, head] = _softmax(*at, *rows.read(row, head // group, kept))
         return value, lse
 
     def average(self, log_weights: Array, rows: Any) -> tuple[Array, Array]:
@@ -72,6 +72,11 @@ class NumpyBackend:
             state = weighted_state(log_weights[row, head, valid], values, "angular")
             value[row, head], lse[row, head] = state.value, state.lse
         return value, lse
+
+
+def _softmax(query: Array, sm_scale: float, keys: Array, values: Array) -> tuple[Array, Any]:
+    state = weighted_state(attention_logits(query, keys, sm_scale), values, "softmax")
+    return state.value, state.lse
 
 
 def valid_slots(kv_range: Array) -> list[slice]:

@@ -19,21 +19,23 @@ class OwnedElsewhere(Rows):
         """The rows with the arrays of a backend, without a copy, and their array type."""
         raise NotImplementedError
 
-    def fits(self, old: Rows) -> bool:
-        """Whether these can be the rows `old` after they have grown."""
+    def fits(self, old: Rows, batch: int) -> bool:
+        """Whether these can be `batch` sequences of the rows `old`, grown or not."""
         return (
             type(self) is type(old)
-            and (self.shape[:2], self.shape[3]) == (old.shape[:2], old.shape[3])
+            and (self.shape[:2], self.shape[3]) == ((batch, old.shape[1]), old.shape[3])
             and (self.value_dim, self.dtypes) == (old.value_dim, old.dtypes)
         )
 
     def tokens(self, starts: Any, count: int) -> DenseRows:
         """Copies of the `count` tokens from the slot starts [B] of each sequence on."""
-        place = self.backend.to_device
-        rows = place(np.arange(len(starts))[:, None])
-        slots = place(np.asarray(starts)[:, None] + np.arange(count))
-        keys, values = (array[rows, :, slots].swapaxes(1, 2) for array in (self.keys, self.values))
+        rows, slots = np.arange(len(starts))[:, None], np.asarray(starts)[:, None] + np.arange(count)
+        keys, values = self._at(rows, slots)
         return DenseRows(keys, values, np.tile(np.array([0, count]), (len(starts), 1)), self.backend)
+
+    def _at(self, rows: Any, slots: Any) -> tuple[Any, Any]:
+        """Keys and values [B, Hkv, T, *] of the sequences `rows` [B, 1] at `slots` [B, T]."""
+        raise NotImplementedError
 
     def append(self, new: Rows, count: int) -> Self:
         grown: Self = new.bind(self._longer(count), self.backend)  # type: ignore[assignment]
@@ -65,6 +67,10 @@ class BorrowedRows(OwnedElsewhere, ArrayRows):
                 f"BorrowedRows of shape {tuple(keys.shape)} were given: pass [B, num_kv_heads, kv_len, head_dim]."
             )
         return replace(self, keys=keys, values=values), array_type
+
+    def _at(self, rows: Any, slots: Any) -> tuple[Any, Any]:
+        place = self.backend.to_device(rows), slice(None), self.backend.to_device(slots)
+        return self.keys[place].swapaxes(1, 2), self.values[place].swapaxes(1, 2)
 
     def take(self, order: Any) -> NoReturn:
         raise ValueError(
@@ -131,7 +137,7 @@ class PagedRows(OwnedElsewhere):
 
     def native(self) -> tuple[PagedRows, str]:
         keys, values, array_type = check_key_values(self.key_pages, self.value_pages)
-        table = read_array("block_table", self.block_table)
+        table = read_array("block_table", self.block_table).copy()  # its owner may change it in place
         if keys.ndim != 4:
             raise ValueError(
                 f"pages of shape {tuple(keys.shape)} were given: pass [pages, num_kv_heads, slots, head_dim]."
@@ -141,6 +147,12 @@ class PagedRows(OwnedElsewhere):
         if (table < 0).any() or (table >= len(keys)).any():
             raise ValueError(f"block_table names pages from {table.min()} to {table.max()}: pass 0 to {len(keys) - 1}.")
         return replace(self, key_pages=keys, value_pages=values, block_table=table), array_type
+
+    def _at(self, rows: Any, slots: Any) -> tuple[Any, Any]:
+        block, within = np.divmod(slots, self.key_pages.shape[2])
+        pages = self.backend.to_device(self.block_table[rows, block])
+        place = pages, slice(None), self.backend.to_device(within)
+        return self.key_pages[place].swapaxes(1, 2), self.value_pages[place].swapaxes(1, 2)
 
     def take(self, order: Any) -> PagedRows:
         return replace(self, block_table=self.block_table[order], kv_range=self.kv_range[order])

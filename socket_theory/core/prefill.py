@@ -50,21 +50,19 @@ class Prefill:
         )
 
 
-def checked_chunk(query: Any, cache: Cache, first: Any, tokens: int | None) -> Any:
-    """Queries [..., Hq, T, D] of the slots from first [B] on as the backend's array [B, Hq, T, D].
+def checked_chunk(query: Any, cache: Cache, least: int, most: int) -> Any:
+    """Queries [..., Hq, T, D] for `least` to `most` tokens of a cache as the backend's array [B, Hq, T, D].
 
-    T is `tokens`, or for None at least as many as there are valid slots from `first` on.
-
-    Raises TypeError or ValueError for another array library, shape or head ratio, or NaN.
+    Raises TypeError or ValueError for another array library, shape, number of tokens or head ratio.
     """
     kind = array_type(query, "query")
     if kind != cache.array_type:
         raise TypeError(f"query is a {kind} array and keys are {cache.array_type} arrays: pass one library.")
     require_float("query", query.dtype)
     native, batch, (_, kv_heads, _, dim) = to_native("query", query), cache.batch_shape, cache.rows.shape
-    count = native.shape[-2] if native.ndim > 1 else 0
-    tokens = max(count, int((cache.rows.ends - first).max())) if tokens is None else tokens
-    if native.ndim != len(batch) + 3 or native.shape[: len(batch)] != batch or native.shape[-2:] != (tokens, dim):
+    fits = native.ndim == len(batch) + 3 and native.shape[: len(batch)] == batch and native.shape[-1] == dim
+    if not fits or not least <= native.shape[-2] <= most:
+        tokens = least if least == most else f"{least} to {most}"
         raise ValueError(
             f"query of shape {tuple(native.shape)} was given: pass {(*batch, 'num_qo_heads', tokens, dim)}."
         )

@@ -41,8 +41,8 @@ def prepared(
     for name, array in (("keys", rows.keys), ("values", rows.values)):
         for row, (start, length) in enumerate(kv_range):
             require_finite(name, array[row, :, start : start + length])
-    drawn = _drawn(method, key, sample, rows.shape[3])
     given = _given(method, frozen, rows, array_type, batch_shape)
+    drawn = _drawn(method, key, sample, rows.shape[3])
     room = check_capacity(capacity, rows.shape[2])
     with callers_stream(array_type):
         # The index is made from row-major copies, so the caller's memory order cannot change a rounding.
@@ -55,13 +55,18 @@ def _drawn(method: Definition, key: Key | None, sample: Any, head_dim: int) -> A
     """The sample drawn from `key`, or the one given."""
     name = type(method).__name__
     if method.sample_type is None:
+        if type(method).draw is not Definition.draw:
+            raise TypeError(f"{name} defines draw and no sample_type: declare the type of what draw returns.")
         refuse(method, key=key, sample=sample)
         return None
     if (key is None) == (sample is None):
         given = "neither" if key is None else "both"
         raise ValueError(f"{given} of key and sample were given to {name}: pass exactly one.")
     if sample is None:
-        return method.draw(head_dim, require_rng_key(key))
+        drawn = method.draw(head_dim, require_rng_key(key))
+        if not isinstance(drawn, method.sample_type):
+            raise TypeError(f"{name}.draw returned {type(drawn).__name__}: return {method.sample_type.__name__}.")
+        return drawn
     if not isinstance(sample, method.sample_type):
         raise TypeError(
             f"sample is of type {type(sample).__name__}: pass {method.sample_type.__name__}, as {name}.draw returns."

@@ -159,9 +159,15 @@ class NoRows(Rows):
     capacity: int | None = None
     nbytes: int = 0
 
+    @property
+    def keys(self) -> Any:
+        raise ValueError("the cache keeps an index and no rows: it has neither keys nor values.")
+
+    values = keys
+
     @classmethod
     def of(cls, rows: Rows) -> NoRows:
-        return cls(rows.shape, rows.value_dim, rows.dtypes, rows.kv_range, rows.backend)
+        return cls(rows.shape, rows.value_dim, rows.dtypes, rows.kv_range, rows.backend, rows.capacity)
 
     def append(self, new: Rows, count: int) -> NoRows:
         batch, heads, slots, dim = self.shape

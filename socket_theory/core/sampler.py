@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from socket_theory.core.checks import require_count
 from socket_theory.core.draws import head_uniforms
 from socket_theory.core.estimate import Outcome
 from socket_theory.core.method import Method
@@ -52,15 +53,27 @@ class Sampler(Method, abstract=True):
     def _draw(self, scores: Any, step: Step) -> tuple[Float, Any, Float]:
         """Log row weights [B, Hq, N], the rows of positive weight [B, Hq, K], and their softmax mass [B, Hq]."""
         kv_range = step.rows.kv_range
-        most = max(self.num_uniforms(int(length)) for length in kv_range[:, 1])
-        uniforms = head_uniforms(step.key, scores.shape, np.arange(most))
+        counts = [require_count("num_uniforms", self.num_uniforms(int(length)), least=0) for length in kv_range[:, 1]]
+        uniforms = head_uniforms(step.key, scores.shape, np.arange(max(counts)))
         logs, mass, drawn = np.full(scores.shape, -np.inf), np.empty(scores.shape[:2]), []
         for row, head in np.ndindex(*scores.shape[:2]):
             start, length = (int(n) for n in kv_range[row])
             weights = np.exp(scores[row, head, start : start + length].astype(np.float64))
-            rows = self.draws(weights, uniforms[row, head, : self.num_uniforms(length)])
+            rows = self._checked(self.draws(weights, uniforms[row, head, : counts[row]]), length)
             hit = np.flatnonzero(rows)
             logs[row, head, start + hit] = np.log(rows[hit])
             mass[row, head] = weights[hit].sum() / weights.sum()
             drawn.append((start + hit).astype(np.int32))
         return logs, pad_rows(drawn).reshape(*mass.shape, -1), mass
+
+    def _checked(self, rows: Any, kv_len: int) -> Float:
+        """What `draws` returned, or TypeError or ValueError naming the method."""
+        name = f"{type(self).__name__}.draws"
+        if not isinstance(rows, np.ndarray) or rows.shape != (kv_len,):
+            given = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
+            raise TypeError(
+                f"{name} returned {given}: return an array [{kv_len}], what each value row is multiplied by."
+            )
+        if not (np.isfinite(rows).all() and (rows >= 0).all() and abs(rows.sum() - 1) < 1e-6):
+            raise ValueError(f"{name} returned numbers that are below 0 or do not add up to 1: return shares of rows.")
+        return rows

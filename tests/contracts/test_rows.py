@@ -327,8 +327,8 @@ def test_what_does_not_fit_rows_of_another_owner_is_refused(backend):
             ValueError,
             "rows of another array type, dtype or shape",
         ),
-        (lambda: copies.append(rows, tokens=1), TypeError, "the cache owns its rows: pass the new tokens as arrays"),
-        (lambda: copies.append(keys, values, tokens=1), TypeError, "the cache owns its rows"),
+        (lambda: copies.append(rows, tokens=1), TypeError, "the cache reads no rows of another owner: pass the new"),
+        (lambda: copies.append(keys, values, tokens=1), TypeError, "the cache reads no rows of another owner"),
         (lambda: borrowed.take([0]), ValueError, r"take would copy them: reorder the owner's arrays, and pass them as"),
         (
             lambda: borrowed.take([0], rows=rows),
