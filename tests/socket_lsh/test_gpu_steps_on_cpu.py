@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from socket_theory.socket_lsh.contract import check_operations
 
 from socket_gpu.socket_lsh.codes import CodeLayout
 from socket_gpu.socket_lsh.operations import CupyOperations
@@ -19,6 +18,7 @@ from socket_theory.core.hashing import hash_keys
 from socket_theory.core.numpy_backend import NumpyBackend
 from socket_theory.core.rows import DenseRows
 from socket_theory.core.selection import pad_rows, select_tokens, sum_group
+from socket_theory.socket_lsh.contract import check_operations
 from socket_theory.socket_lsh.operations import NumpyOperations
 from socket_theory.testing import random_problem, relative_rms, rounding_margin
 
