@@ -31,6 +31,7 @@ from socket_theory.socket_lsh.hard_lsh import HardLSH
 
 Float = NDArray[np.float64]
 Ranker = HardLSH | Socket
+NAMES: dict[type[Ranker], str] = {HardLSH: "hard_lsh", Socket: "socket"}
 MEASURES = ("precision", "jaccard", "ndcg", "spearman", "kendall")
 SETTINGS: tuple[tuple[QueryMap, float], ...] = (
     ("tanh", 0.4),
@@ -106,7 +107,7 @@ def evaluate_ranking(
     means, errors = measured.mean(axis=0), measured.std(axis=0, ddof=1) / np.sqrt(len(measured))
     return [
         Row(
-            method="hard_lsh" if isinstance(method, HardLSH) else "socket",
+            method=NAMES[type(method)],
             settings=asdict(method),
             means=dict(zip(MEASURES, means[place].T.tolist(), strict=True)),
             standard_errors=dict(zip(MEASURES, errors[place].T.tolist(), strict=True)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,9 +78,12 @@ class ReplayedStep:
         measured[:, 4:] /= np.where(norm > 0, norm, 1)[:, None]
         return measured
 
-    def _draw(self, method: Sampled, mass: Float) -> tuple[Float, NDArray[np.bool_]]:
-        """What each value row is multiplied by, and whether it is read: two arrays [Hq, n]."""
-        if isinstance(method, Bernoulli):
+    def _draw(self, method: Any, mass: Float) -> tuple[Float, NDArray[np.bool_]]:
+        """What each value row is multiplied by, and whether it is read: two arrays [Hq, n].
+
+        A method that only draws the query, its own `scoring`, reads every value.
+        """
+        if method.scoring is method:
             return mass, np.ones(mass.shape, dtype=bool)
         uniforms = head_uniforms(self.key, self.step.query.shape, np.arange(method.num_uniforms(mass.shape[1])))[0]
         rows = np.stack([method.draws(*pair) for pair in zip(mass, uniforms, strict=True)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from socket_theory.core.rng import Key
 from socket_theory.core.rows import DenseRows
 from socket_theory.socket_lsh.operations import FAMILY, NumpyOperations
 from socket_theory.testing import Problem, assert_close, assert_scores
+from socket_theory.testing.faults import naming
 
 Array = NDArray[Any]
 
@@ -32,15 +31,6 @@ def check_operations(backend: Backend, problem: Problem, score_error: float = 1e
     _check_samples(backend, problem)
 
 
-@contextmanager
-def _naming(operation: str) -> Iterator[None]:
-    """Say which operation an AssertionError is about."""
-    try:
-        yield
-    except AssertionError as error:
-        raise AssertionError(f"{operation}: {error}") from None
-
-
 def _host(backend: Backend, array: Any, slots: int | None = None) -> Array:
     found = np.asarray(backend.to_host(array))
     return found if slots is None else found[..., :slots]
@@ -49,10 +39,10 @@ def _host(backend: Backend, array: Any, slots: int | None = None) -> Array:
 def _check_index(backend: Backend, problem: Problem, score_error: float) -> None:
     """Norms and means; codes are in each backend's packing, and seen by the scores made of them."""
     own, truth, put, spans = operations(FAMILY, backend), NumpyOperations(), backend.to_device, problem.spans
-    with _naming("value_norms"):
+    with naming("value_norms"):
         norms = _host(backend, own.value_norms(put(problem.values), spans), problem.keys.shape[2])
         assert_close(norms, truth.value_norms(problem.values, spans), problem.query.dtype)
-    with _naming("mean_keys"):
+    with naming("mean_keys"):
         means = _host(backend, own.mean_keys(put(problem.keys), spans))
         assert_close(means, truth.mean_keys(problem.keys, spans), problem.query.dtype)
 
@@ -61,35 +51,36 @@ def _check_scores(backend: Backend, problem: Problem, score_error: float) -> Non
     own, truth, put = operations(FAMILY, backend), NumpyOperations(), backend.to_device
     spans, planes, slots = problem.spans, problem.planes, problem.keys.shape[2]
     codes = truth.hash_keys(problem.keys, spans, planes, None)
-    index = own.hash_keys(put(problem.keys), spans, planes, None)
+    with naming("hash_keys"):
+        index = own.hash_keys(put(problem.keys), spans, planes, None)
     settings: tuple[tuple[QueryMap, float], ...] = (("tanh_scaled", 0.4), ("tanh", 0.05), ("linear", 3.0))
     asked: list[tuple[Any, ...]] = [(scores, *at) for at in settings for scores in ("soft_scores", "log_soft_scores")]
     for operation, *at in [*asked, ("hard_scores",)]:
         expected = getattr(truth, operation)(problem.query, codes, spans, planes, *at)
-        found = getattr(own, operation)(put(problem.query), index, spans, planes, *at)
-        with _naming(f"{operation} of codes from hash_keys, with {at}"):
+        with naming(f"{operation} of codes from hash_keys, with {at}"):
+            found = getattr(own, operation)(put(problem.query), index, spans, planes, *at)
             assert_scores(_host(backend, found, slots), expected, score_error)
     # Heads whose weights underflow beside those whose do not, and then alone: rows to be added are on one scale.
     cold = problem.query.copy()
     cold[:, 1::2] *= 1000
     for given in (cold, 1000 * problem.query):
         expected = truth.soft_scores(given, codes, spans, planes, "linear", 0.1, shared=True)
-        found = own.soft_scores(put(given), index, spans, planes, "linear", 0.1, shared=True)
-        with _naming("soft_scores of a group that shares its tokens"):
+        with naming("soft_scores of a group that shares its tokens"):
+            found = own.soft_scores(put(given), index, spans, planes, "linear", 0.1, shared=True)
             assert_scores(_host(backend, found, slots), expected, score_error)
 
 
 def _check_depth(backend: Backend, problem: Problem, score_error: float) -> None:
     """Rows whose soft scores all vanish."""
     planes = SignHash(2, 16, problem.planes.head_dim).draw(Key.from_seed(0))
-    with _naming("soft_scores that underflow"):
+    with naming("soft_scores that underflow"):
         _compare_soft_scores(backend, problem, (planes, None, "linear", 1e-3), score_error)
 
 
 def _check_centre(backend: Backend, problem: Problem, score_error: float) -> None:
     """Keys far from the origin, hashed about their mean."""
     center = NumpyOperations().mean_keys(_shifted(problem), problem.spans)
-    with _naming("hash_keys about a centre"):
+    with naming("hash_keys about a centre"):
         _compare_soft_scores(backend, problem, (problem.planes, center, "tanh_scaled", 0.4), score_error)
 
 
@@ -116,16 +107,17 @@ def _check_grown_index(backend: Backend, problem: Problem, score_error: float) -
     codes, norms = [], []
     for engine in (NumpyBackend(), backend):
         own = operations(FAMILY, engine)
-        index = _grown_index(engine, own, problem, added).take(order, engine)
-        query = engine.to_device(problem.query[order])
-        scored = own.log_soft_scores(query, index.arrays["codes"], grown, problem.planes, "tanh_scaled", 0.4)
-        codes.append(_host(engine, scored, problem.keys.shape[2] + 3))
-        norms.append(_host(engine, index.arrays["value_norms"]))
+        with naming("an index written and taken"):
+            index = _grown_index(engine, own, problem, added).take(order, engine)
+            query = engine.to_device(problem.query[order])
+            scored = own.log_soft_scores(query, index.arrays["codes"], grown, problem.planes, "tanh_scaled", 0.4)
+            codes.append(_host(engine, scored, problem.keys.shape[2] + 3))
+            norms.append(_host(engine, index.arrays["value_norms"]))
     for row, (start, length) in enumerate(grown):
         valid = slice(start, start + length)
-        with _naming(f"codes of sequence {row} of an index written and taken"):
+        with naming(f"codes of sequence {row} of an index written and taken"):
             assert_scores(codes[1][row][:, valid], codes[0][row][:, valid], score_error)
-        with _naming(f"value_norms of sequence {row} of an index written and taken"):
+        with naming(f"value_norms of sequence {row} of an index written and taken"):
             assert_close(norms[1][row][:, valid], norms[0][row][:, valid], "bfloat16")
 
 
@@ -154,8 +146,8 @@ def _check_weighing(backend: Backend, problem: Problem) -> None:
     weak[:, 1::2] *= np.float32(1e-6)
     plain = logs.astype(np.float32), norms
     for (scores, lengths), shared in ((plain, False), ((weak, short), False), ((weak, short), True)):
-        found = _host(backend, own.weigh_scores(put(scores), put(lengths), shared=shared))
-        with _naming(f"weigh_scores with shared={shared}"):
+        with naming(f"weigh_scores with shared={shared}"):
+            found = _host(backend, own.weigh_scores(put(scores), put(lengths), shared=shared))
             assert_scores(found, truth.weigh_scores(scores, lengths, shared=shared), 1e-6)
 
 
@@ -166,7 +158,9 @@ def _check_samples(backend: Backend, problem: Problem) -> None:
     for norms in (None, truth.value_norms(problem.values, problem.spans)):
         expected = truth.sample(logs, problem.values, problem.spans, norms, points)
         given = None if norms is None else put(norms)
-        found = own.sample(put(logs), put(problem.values), problem.spans, given, points)
-        for name, left, right in zip(("value", "lse", "kept slots"), found, expected, strict=True):
-            with _naming(f"{name} of sample {'without' if norms is None else 'with'} norms"):
+        about = f"sample {'without' if norms is None else 'with'} norms"
+        with naming(about):
+            value, lse, kept = own.sample(put(logs), put(problem.values), problem.spans, given, points)
+        for name, left, right in zip(("value", "lse", "kept slots"), (value, lse, kept), expected, strict=True):
+            with naming(f"{name} of {about}"):
                 assert_close(_host(backend, left), right, problem.query.dtype)

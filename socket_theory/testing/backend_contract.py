@@ -17,15 +17,21 @@ from socket_theory.testing.problem import Problem
 
 Array = NDArray[Any]
 
+ATTRIBUTES = tuple(Backend.__annotations__)
+FUNCTIONS = tuple(name for name, member in vars(Backend).items() if callable(member) and not name.startswith("_"))
+
 
 def check_backend(backend: Backend, problem: Problem, score_error: float = 1e-4) -> None:
     """AssertionError unless every function of the Protocol, and `Dense` and `OracleTopK` made of them, agree with the
     reference.
 
-    The sentence names the function and what differs. Values and lse may differ by `TOLERANCES` of the problem's dtype,
-    scores by an RMS of `score_error` standard deviations over tokens, stored and selected tokens not at all.
+    The sentence names the function and what differs, or the exception that it raised. Values and lse may differ by
+    `TOLERANCES` of the problem's dtype, scores by an RMS of `score_error` standard deviations over tokens, stored and
+    selected tokens not at all.
     """
+    _require_members(backend)
     for function, check in (
+        ("to_device", _check_to_device),
         ("to_host", _check_transfer),
         ("store", _check_store),
         ("write", _check_write),
@@ -41,15 +47,47 @@ def check_backend(backend: Backend, problem: Problem, score_error: float = 1e-4)
     check_methods(backend, problem)
 
 
+def _require_members(backend: Backend) -> None:
+    """AssertionError naming all that the backend lacks."""
+    missing = [name for name in ATTRIBUTES if not hasattr(backend, name)]
+    missing += [name for name in FUNCTIONS if not callable(getattr(backend, name, None))]
+    if missing:
+        raise AssertionError(f"{', '.join(missing)}: missing in {type(backend).__name__}, define all of Backend.")
+
+
 def _require_same(backend: Backend, found: Any, expected: Array, kv_range: Array, what: str, axis: int = -2) -> None:
-    """AssertionError unless the valid slots along `axis` are the same numbers, of the same dtype."""
+    """AssertionError unless the valid slots along `axis` are the same numbers, of the same dtype, and none is short."""
     host = on_host(backend, found)
+    least = list(expected.shape)
+    if host.ndim == expected.ndim:
+        least[axis] = max(least[axis], host.shape[axis])
+    if host.shape != tuple(least):
+        raise AssertionError(f"{what} is of shape {host.shape}, expected is {expected.shape}, or more on axis {axis}.")
     if host.dtype != expected.dtype:
         raise AssertionError(f"{what} is of {host.dtype}, expected is {expected.dtype}.")
     for row, (start, length) in enumerate(kv_range):
         mine, theirs = (np.moveaxis(array[row], axis, 0)[start : start + length] for array in (host, expected))
         if not np.array_equal(mine, theirs):
             raise AssertionError(f"{what} of sequence {row} differs from the reference's.")
+
+
+def _require_row_major(array: Any, what: str) -> None:
+    """AssertionError unless the numbers [B, Hkv, N, D] lie in order, with or without room behind the slots of a head.
+
+    Nothing is asked of arrays that do not say how they lie.
+    """
+    if not hasattr(array, "flags") or not hasattr(array, "strides"):
+        return
+    (batch, heads), (sequence, head), block = array.shape[:2], array.strides[:2], array[0, 0]
+    least = head if heads > 1 else block.nbytes
+    in_order = least >= block.nbytes and (batch == 1 or sequence >= heads * least)
+    if not in_order or not block.flags.c_contiguous:
+        raise AssertionError(f"{what} has strides {array.strides}, expected is a row-major copy.")
+
+
+def _check_to_device(backend: Backend, problem: Problem) -> None:
+    if backend.to_device(problem.query) is None:
+        raise AssertionError("None was returned, expected is an array.")
 
 
 def _check_transfer(backend: Backend, problem: Problem) -> None:
@@ -63,8 +101,9 @@ def _check_store(backend: Backend, problem: Problem) -> None:
     for capacity in (None, slots + ADDED):
         for array in (problem.keys, np.asfortranarray(problem.values)):
             given = backend.to_device(array.copy(order="K"))
-            stored = backend.store(given, capacity)
-            _require_same(backend, stored, array, problem.spans, f"what is stored with capacity={capacity}")
+            stored, what = backend.store(given, capacity), f"what is stored with capacity={capacity}"
+            _require_same(backend, stored, array, problem.spans, what)
+            _require_row_major(stored, what)
             given[...] = 0
             _require_same(
                 backend, stored, array, problem.spans, "what is stored after the caller's own array was changed"
@@ -72,7 +111,10 @@ def _check_store(backend: Backend, problem: Problem) -> None:
 
 
 def _check_write(backend: Backend, problem: Problem) -> None:
-    """Three tokens behind each sequence, with and without room, in keys and in an index with tokens last."""
+    """Three tokens behind each sequence, with and without room, in keys and in an index with tokens last.
+
+    What was written to still holds its own tokens: an older cache reads them.
+    """
     truth, put, (new, _) = NumpyBackend(), backend.to_device, added_tokens(problem)
     slots, ends = problem.keys.shape[2], problem.spans.sum(axis=1)
     grown = problem.spans + np.array([0, ADDED])
@@ -86,14 +128,14 @@ def _check_write(backend: Backend, problem: Problem) -> None:
             again = backend.write(written, put(more), ends + ADDED, None, axis)
             twice = truth.write(expected.copy(), more, ends + ADDED, None, axis)
             _require_same(backend, again, twice, grown + np.array([0, ADDED]), f"{what}, written twice", axis)
+            for older, own, kv_range in ((held, old, problem.spans), (written, expected, grown)):
+                _require_same(backend, older, own, kv_range, f"what an older cache has in {what}", axis)
 
 
 def _check_take(backend: Backend, problem: Problem) -> None:
     batch = len(problem.keys)
     for order in (np.arange(batch)[::-1], np.array([1, 0, 1]) % batch, np.array([batch - 1])):
         taken = backend.take(backend.to_device(problem.keys), order)
-        if len(on_host(backend, taken)) != len(order):
-            raise AssertionError(f"sequences {order.tolist()} were asked for and {len(taken)} came.")
         _require_same(
             backend, taken, problem.keys[order], problem.spans[order], f"a cache of sequences {order.tolist()}"
         )
@@ -114,10 +156,10 @@ def _backend_rows(backend: Backend, problem: Problem) -> DenseRows:
 
 def _check_exact_scores(backend: Backend, problem: Problem, score_error: float) -> None:
     found = backend.exact_scores(backend.to_device(problem.query), _backend_rows(backend, problem), SM_SCALE)
-    host = on_host(backend, found)
-    if host.dtype != np.float32:
-        raise AssertionError(f"scores are of {host.dtype}, return float32.")
-    assert_scores(host, _exact(problem), score_error)
+    host, expected = on_host(backend, found), _exact(problem)
+    if host.dtype != np.float32 or host.shape != expected.shape:
+        raise AssertionError(f"scores are {host.dtype} {host.shape}, return float32 {expected.shape}.")
+    assert_scores(host, expected, score_error)
 
 
 def _check_select(backend: Backend, problem: Problem) -> None:

@@ -28,14 +28,19 @@ SM_SCALE, ADDED = 0.25, 3
 
 @contextmanager
 def naming(function: str) -> Iterator[None]:
-    """Say which function an AssertionError is about."""
+    """Every exception as an AssertionError that says which function it is about."""
     try:
         yield
     except AssertionError as error:
-        raise AssertionError(f"{function}: {error}") from None
+        raise AssertionError(f"{function}: {str(error) or 'an assertion in it failed.'}") from error
+    except Exception as error:
+        raise AssertionError(f"{function}: {type(error).__name__} was raised ({error}).") from error
 
 
 def on_host(backend: Backend, array: Any) -> Array:
+    """What a function of the backend returned, as a NumPy array."""
+    if array is None:
+        raise AssertionError("None was returned, expected is an array.")
     return np.asarray(backend.to_host(array))
 
 
@@ -50,7 +55,10 @@ def added_tokens(problem: Problem) -> tuple[Array, Array]:
 
 
 def require_state(backend: Backend, found: Any, expected: Any, dtype: Any, what: str) -> None:
-    """AssertionError unless value and lse are those expected."""
+    """AssertionError unless `found` is a value and an lse, and these are those expected."""
+    if not isinstance(found, tuple) or len(found) != 2:
+        given = f"a tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+        raise AssertionError(f"{given} was returned {what}, expected is the tuple (value, lse).")
     for name, left, right in zip(("value", "lse"), found, expected, strict=True):
         try:
             assert_close(on_host(backend, left), on_host(backend, right), dtype)

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 def check_methods(backend: Backend, problem: Problem) -> None:
-    """Dense and OracleTopK over a cache as prepared, appended to, truncated and taken from."""
+    """Dense and OracleTopK over a cache as prepared, appended to, truncated and taken from, and once more as it was."""
     methods: tuple[tuple[Method, Budget | None], ...] = (
         (Dense(), None),
         *((OracleTopK(), budget) for budget in BUDGETS),
@@ -30,11 +30,11 @@ def check_methods(backend: Backend, problem: Problem) -> None:
     for method, budget in methods:
         for capacity in (None, problem.keys.shape[2] + ADDED):
             runs = (_steps(engine, method, budget, problem, capacity) for engine in (backend, NumpyBackend()))
-            for (what, found), (_, expected) in zip(*runs, strict=True):
-                about = f"of {method} with {budget} and capacity={capacity} over a cache {what}"
-                if not np.array_equal(on_host(backend, found.indices), expected.indices):
-                    raise AssertionError(f"{type(method).__name__}: the selection {about} differs.")
-                with naming(type(method).__name__):
+            with naming(type(method).__name__):
+                for (what, found), (_, expected) in zip(*runs, strict=True):
+                    about = f"of {method} with {budget} and capacity={capacity} over a cache {what}"
+                    if not np.array_equal(on_host(backend, found.indices), expected.indices):
+                        raise AssertionError(f"the selection {about} differs.")
                     pair = (found.value, found.lse), (expected.value, expected.lse)
                     require_state(backend, *pair, problem.query.dtype, about)
 
@@ -56,3 +56,4 @@ def _steps(
     yield "appended to", step(grown, whole)
     yield "truncated", step(grown.truncate(np.maximum(1, length // 2)), whole)
     yield "of taken sequences", step(grown.take(order), order)
+    yield "after an append to it", step(cache, whole)

@@ -20,20 +20,21 @@ def record(**errors: float) -> dict[str, Any]:
     error = {"iid": 0.2, "stratified": 0.12, "phase_carried": 0.11, "flash": 0.4, "biased_prop": 0.1} | errors
     rows = []
     for method in sampled_field():
-        if isinstance(method, Bernoulli):
-            base = {"iid": 0.5, "stratified": 0.14}[method.query_sampler] + 0.01 * method.shared_query
-            base *= 16 / method.num_vectors
+        settings = asdict(method)
+        if "sampler" in settings:
+            base = error[settings["sampler"]] * 128 / settings["num_samples"]
         else:
-            base = error[method.sampler] * 128 / method.num_samples
+            base = {"iid": 0.5, "stratified": 0.14}[settings["query_sampler"]] + 0.01 * settings["shared_query"]
+            base *= 16 / settings["num_vectors"]
         rows.append(
             {
                 "method": NAMES[type(method)],
-                "settings": asdict(method),
+                "settings": settings,
                 "rows_per_head": 50.0,
                 "rows_per_kv_head": 109.0,
                 "key_share": 0.97,
                 "bytes_share": 0.508,
-                "relative_bias": 1 / method.num_samples if isinstance(method, Santa) else None,
+                "relative_bias": 1 / settings["num_samples"] if method.scoring is None else None,
                 "relative_error_mean": base,
                 "relative_error_p90": 2 * base,
                 "standard_error": 0.001,

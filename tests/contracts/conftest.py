@@ -11,7 +11,7 @@ import pytest
 
 import socket_theory as st
 from socket_gpu import missing_requirement
-from socket_theory import Budget, Cache, Dense, Estimate, Key
+from socket_theory import Budget, Cache, Estimate, Key
 from socket_theory.core.backend import Backend, resolve_backend
 from socket_theory.core.method import Method
 from socket_theory.core.sampler import Sampler
@@ -45,8 +45,8 @@ KINDS: dict[str, Callable[[Method], bool]] = {
     "drawing": lambda method: "key" in method.takes,
     "undrawn": lambda method: "key" not in method.takes,
     "headwise": lambda method: not getattr(method, "shared_query", False),
-    "additive": lambda method: isinstance(method, Dense) or hasattr(method, "expectation"),
-    "sampler": lambda method: isinstance(method, Sampler) and type(method).scored_query is Sampler.scored_query,
+    "additive": lambda method: method.takes == {"sm_scale"} or hasattr(method, "expectation"),
+    "sampler": lambda method: getattr(type(method), "scored_query", None) is Sampler.scored_query,
 }
 
 

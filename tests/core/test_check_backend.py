@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,34 @@ def padding_as_zeros(rows: DenseRows) -> DenseRows:
     return DenseRows(np.nan_to_num(rows.keys), np.nan_to_num(rows.values), whole, rows.backend)
 
 
+def older_changed(array: Any, new: Any, ends: Any, room: Any, axis: int) -> Any:
+    written = PLAIN.write(array, new, ends, room, axis)
+    array[...] = 0
+    return written
+
+
+def caches_changed(array: Any, new: Any, ends: Any, room: Any, axis: int) -> Any:
+    """What is written to changes where a cache holds it, which keeps its arrays from being written."""
+    written = PLAIN.write(array, new, ends, room, axis)
+    if not array.flags.writeable:
+        array.setflags(write=True)
+        array[...] = 1
+    return written
+
+
+def heads_outside(array: Any) -> Any:
+    """The same numbers, with sequences beside each other in memory."""
+    return np.array(array.swapaxes(0, 1), order="C").swapaxes(0, 1)
+
+
+def raising(*arguments: Any) -> Any:
+    return 1 // 0
+
+
+def failing(*arguments: Any) -> Any:
+    raise AssertionError
+
+
 # Name of the fault: the function, and what it gives in its place, from its arguments.
 BROKEN: dict[str, tuple[str, Callable[..., Any]]] = {
     "a query is rounded on its way": ("to_host", lambda a: half(a) if a.dtype.kind == "f" else a),
@@ -137,6 +166,13 @@ BROKEN: dict[str, tuple[str, Callable[..., Any]]] = {
     "store keeps the caller's array": ("store", lambda a, room: a),
     "store keeps it where there is room": ("store", lambda a, room: a if room else a.copy()),
     "store widens": ("store", lambda a, room: a.astype(np.float64)),
+    "store gives columns first": ("store", lambda a, room: np.array(a, order="F")),
+    "store gives columns first where there is room": ("store", lambda a, room: np.array(a, order="F" if room else "C")),
+    "store gives sequences beside each other": ("store", lambda a, room: heads_outside(a)),
+    "store is a slot short": ("store", lambda a, room: a[:, :, :-1].copy()),
+    "store drops a head": ("store", lambda a, room: a[:, :1].copy()),
+    "store gives one head": ("store", lambda a, room: a[0, 0].copy()),
+    "an older array is changed": ("write", older_changed),
     "tokens are written a slot late": ("write", lambda a, new, e, room, axis: PLAIN.write(a, new, e + 1, room, axis)),
     "tokens are written behind the longest sequence": (
         "write",
@@ -152,10 +188,12 @@ BROKEN: dict[str, tuple[str, Callable[..., Any]]] = {
     ),
     "taken sequences are sorted": ("take", lambda a, order: a[np.sort(order)]),
     "taken sequences are the first": ("take", lambda a, order: a[: len(order)]),
+    "a slot is not taken": ("take", lambda a, order: a[order][:, :, :-1]),
     "a sequence is not repeated": ("take", lambda a, order: a[np.unique(order)]),
     "exact scores keep their largest": ("exact_scores", lambda *a: PLAIN.exact_scores(*a) + np.float32(1)),
     "exact scores ignore the scale": ("exact_scores", lambda q, rows, scale: PLAIN.exact_scores(q, rows, 1.0)),
     "exact scores are in float64": ("exact_scores", lambda *a: PLAIN.exact_scores(*a).astype(float)),
+    "exact scores of a slot fewer": ("exact_scores", lambda *a: PLAIN.exact_scores(*a)[..., :-1]),
     "exact scores of a token fewer": (
         "exact_scores",
         lambda q, rows, scale: PLAIN.exact_scores(q, with_range(rows, fewer(rows.kv_range)), scale),
@@ -184,6 +222,10 @@ BROKEN: dict[str, tuple[str, Callable[..., Any]]] = {
         "attend",
         lambda q, rows, i, scale: PLAIN.attend(half(q * np.float16(scale)), rows, i, 1.0),
     ),
+    "attention without its lse": ("attend", lambda *a: (PLAIN.attend(*a)[0],)),
+    "attention is an array": ("attend", lambda *a: PLAIN.attend(*a)[0]),
+    "attention with an lse of None": ("attend", lambda *a: (PLAIN.attend(*a)[0], None)),
+    "an average with a third": ("average", lambda *a: (*PLAIN.average(*a), None)),
     "an average of one token fewer": (
         "average",
         lambda logs, rows: PLAIN.average(logs, with_range(rows, fewer(rows.kv_range))),
@@ -197,6 +239,9 @@ BROKEN: dict[str, tuple[str, Callable[..., Any]]] = {
         lambda *a: ((made := PLAIN.average(*a))[0], np.zeros_like(made[1])),
     ),
 }
+
+
+FUNCTIONS = ("to_device", "to_host", "store", "write", "take", "exact_scores", "select", "attend", "average")
 
 
 @pytest.mark.parametrize("engine", [REFERENCE, PLAIN], ids=lambda engine: engine.name)
@@ -229,6 +274,45 @@ def test_every_broken_function_is_named(fault: str) -> None:
     setattr(broken, function, given)
     with np.errstate(all="ignore"), pytest.raises(AssertionError, match=rf"^{function}: .+\.$"):
         check_backend(broken, PROBLEM)
+
+
+@pytest.mark.parametrize("given", [raising, failing, lambda *a: None], ids=["raises", "asserts", "returns None"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_that_gives_nothing_is_named(function: str, given: Callable[..., Any]) -> None:
+    broken = PlainBackend()
+    setattr(broken, function, given)
+    with pytest.raises(AssertionError, match=rf"^{function}: .+\.$") as caught:
+        check_backend(broken, PROBLEM)
+    cause = caught.value.__cause__
+    if given is raising:
+        assert isinstance(cause, ZeroDivisionError)
+        assert "ZeroDivisionError was raised (integer division or modulo by zero)" in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["Dense", "OracleTopK"])
+def test_what_fails_in_a_methods_step_alone_is_named_by_the_method(method: str) -> None:
+    """Of a function that works as often as its own check calls it."""
+    function = {"Dense": "attend", "OracleTopK": "select"}[method]
+    broken, calls = PlainBackend(), count()
+    setattr(broken, function, lambda *a: getattr(PLAIN, function)(*a) if next(calls) < 8 else raising())
+    with pytest.raises(AssertionError, match=rf"^{method}: ZeroDivisionError was raised"):
+        check_backend(broken, PROBLEM)
+
+
+def test_an_older_cache_that_an_append_changes_is_found() -> None:
+    broken = PlainBackend()
+    broken.write = caches_changed  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match=r"^Dense: .* over a cache after an append to it differs .+\.$"):
+        check_backend(broken, PROBLEM)
+
+
+def test_missing_members_are_named_first_and_all_at_once() -> None:
+    class Half:
+        name, write = "half", None
+        to_device = to_host = store = exact_scores = select = average = raising
+
+    with pytest.raises(AssertionError, match=r"^slot_block, write, take, attend: missing in Half, .+\.$"):
+        check_backend(Half(), PROBLEM)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

@@ -125,15 +125,8 @@ def valid(array, spans):
 
 def totals_are_the_references(device, problem, method, codes, totals):
     """On the GPU's own codes: no token is off by more than five times the RMS error that its look-up entries allow."""
-    spans, planes, (_, heads, slots) = problem.spans, problem.planes, problem.keys.shape[:3]
-    if isinstance(method, HardLSH):
-        expected = OWN.hard_scores(problem.query, codes, spans, planes)
-        allowed = doubtful_share(problem) + 1e-6
-    else:
-        settings = planes, method.query_map, method.temperature
-        expected = OWN.soft_scores(problem.query, codes, spans, *settings)
-        entry = device.entry(method, planes.head_dim, expected.shape[1] // heads)
-        allowed = 5 * (1e-4 if entry == "float" else 2e-2) * score_deviation(problem, method)
+    spans, (_, heads, slots) = problem.spans, problem.keys.shape[:3]
+    expected, allowed = SCORES[type(method)](device, problem, method, codes)
     if totals.shape[1] < expected.shape[1]:
         expected = np.stack([sum_group(row, heads) for row in expected])
         allowed = allowed.reshape(len(allowed), heads, -1).sum(axis=-1)
@@ -142,6 +135,22 @@ def totals_are_the_references(device, problem, method, codes, totals):
         found = found / valid(np.repeat(norms_of(problem), totals.shape[1] // heads, axis=1), spans)
     allowed = valid(np.repeat(allowed[..., None], slots, axis=-1), spans)
     assert (np.abs(found - valid(expected, spans)) <= allowed).all()
+
+
+def hard_scores(device, problem, method, codes):
+    """Scores [B, Hq, N], and how far a total may be from its score, [B, Hq]."""
+    return OWN.hard_scores(problem.query, codes, problem.spans, problem.planes), doubtful_share(problem) + 1e-6
+
+
+def soft_scores(device, problem, method, codes):
+    """Scores [B, Hq, N], and how far a total may be from its score, [B, Hq]."""
+    planes = problem.planes
+    scores = OWN.soft_scores(problem.query, codes, problem.spans, planes, method.query_map, method.temperature)
+    entry = device.entry(method, planes.head_dim, scores.shape[1] // problem.keys.shape[1])
+    return scores, 5 * (1e-4 if entry == "float" else 2e-2) * score_deviation(problem, method)
+
+
+SCORES = {HardLSH: hard_scores, Socket: soft_scores}
 
 
 def score_deviation(problem, method):

@@ -199,6 +199,27 @@ def test_every_broken_operation_is_named(fault: str, monkeypatch: pytest.MonkeyP
         check_operations(Other(), PROBLEM)
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "hash_keys",
+        "value_norms",
+        "mean_keys",
+        "soft_scores",
+        "log_soft_scores",
+        "hard_scores",
+        "weigh_scores",
+        "sample",
+    ],
+)
+def test_an_operation_that_raises_is_named(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = NumpyOperations()
+    setattr(broken, operation, lambda *given, **settings: 1 // 0)
+    monkeypatch.setitem(backends._OPERATIONS, (FAMILY, "other"), broken)
+    with pytest.raises(AssertionError, match=rf"^{operation}.*: ZeroDivisionError was raised"):
+        check_operations(Other(), PROBLEM)
+
+
 def test_a_backend_without_operations_is_told_which_have_them() -> None:
     with pytest.raises(ValueError, match=r"^backend 'other' has no operations of socket_lsh, and 'numpy'.* have: "):
         check_operations(Other(), PROBLEM)
