@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from socket_theory.core.array_types import callers_stream
@@ -9,10 +11,11 @@ from socket_theory.core.backend import resolve_backend
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_finite
 from socket_theory.core.definition import Definition, check_index, refuse
+from socket_theory.core.index import Index
 from socket_theory.core.inputs import check_capacity, check_frozen, check_key_values, flatten_batch, make_kv_range
 from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.rng import Key, require_rng_key
-from socket_theory.core.rows import DenseRows, NoRows, Rows
+from socket_theory.core.rows import ArrayRows, DenseRows, NoRows, Rows
 
 
 def prepared(
@@ -47,8 +50,20 @@ def prepared(
     with callers_stream(array_type):
         # The index is made from row-major copies, so the caller's memory order cannot change a rounding.
         rows = rows.stored(room)
-        index = check_index(method, method.index(rows, drawn, given), rows)
+        index = _apart(check_index(method, method.index(rows, drawn, given), rows), rows)
     return Cache(method, rows if method.keeps_rows else NoRows.of(rows), index, drawn, batch_shape, array_type)
+
+
+def _apart(index: Index, rows: Rows) -> Index:
+    """The index with copies of what is a view of the rows: an append writes into both."""
+    library: Any = import_module(type(rows.keys).__module__.split(".")[0]) if isinstance(rows, ArrayRows) else None
+    if not hasattr(library, "may_share_memory"):
+        return index
+    arrays = {
+        name: array.copy() if any(library.may_share_memory(array, own) for own in (rows.keys, rows.values)) else array
+        for name, array in index.arrays.items()
+    }
+    return replace(index, arrays=arrays)
 
 
 def _drawn(method: Definition, key: Key | None, sample: Any, head_dim: int) -> Any:

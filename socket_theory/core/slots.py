@@ -79,13 +79,9 @@ def _copied(array: Array, axis: int, slots: int, taken: Any) -> Array:
 
 
 def _buffer(array: Array) -> Array | None:
-    """The buffer whose first slots `array` is, along one axis; None for other views of it and for other arrays."""
-    root = array
-    while isinstance(root.base, np.ndarray):
-        root = root.base
-    first = array.ctypes.data == root.ctypes.data and array.strides == root.strides
-    shorter = [mine != whole for mine, whole in zip(array.shape, root.shape, strict=False)]
-    return root if id(root) in _TAKEN and first and sum(shorter) <= 1 else None
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array if id(array) in _TAKEN else None
 
 
 def _first(buffer: Array, axis: int, slots: int) -> Array:

@@ -37,7 +37,7 @@ def save_cache(cache: Cache, path: str | Path) -> None:
         raise ValueError(f"the cache is on backend {cache.backend.name!r}: only NumPy and torch CPU caches are saved.")
     if type(cache.index) not in (TokenIndex, SumIndex):
         raise ValueError(
-            f"the cache has an index of {type(cache.index).__name__}: only TokenIndex and SumIndex are saved."
+            f"the cache has an index of {type(cache.index).__name__}: only a TokenIndex or a SumIndex is saved."
         )
     parts = {name: np.asarray(part) for name, part in _parts(cache).items()}
     for name, part in parts.items():

@@ -151,6 +151,9 @@ class Indexed(Method):
 
     made: Any = None
 
+    def freezes(self, num_kv_heads, head_dim):
+        return {"b": (2,)}
+
     def index(self, rows, sample, frozen):
         return self.made
 

@@ -333,7 +333,7 @@ def test_what_does_not_fit_rows_of_another_owner_is_refused(backend):
         (
             lambda: borrowed.take([0], rows=rows),
             ValueError,
-            r"rows of \w+ \(3, 2, 67, 16\) were given: pass \w+ rows \(1,",
+            r"rows of \w+ \(3, 2, 67, 16\) and float32 were given: pass \w+ rows \(1,",
         ),
         (
             lambda: borrowed.take([0], rows=pages),
