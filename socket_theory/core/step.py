@@ -9,9 +9,7 @@ import numpy as np
 
 from socket_theory.core.backend import Backend
 from socket_theory.core.cache import Cache
-from socket_theory.core.checks import (
-    FLOAT_NAMES,
-)
+from socket_theory.core.checks import FLOAT_NAMES
 from socket_theory.core.index import Index
 from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.rng import Key
