@@ -42,7 +42,8 @@ def weighted_state(log_weights: Float, values: NDArray[Any], kind: Kind) -> Atte
     Raises
     ------
     ValueError
-        If N = 0 or every weight of a row is zero (the ratio is 0/0, as for hard LSH without a collision).
+        If N = 0 or every weight of a row is zero (the ratio is 0/0, as for hard LSH without a collision), or one is NaN
+        or infinite.
     """
     top = np.max(log_weights, axis=-1, keepdims=True, initial=-np.inf)
     if np.isnan(top).any() or (top == np.inf).any():

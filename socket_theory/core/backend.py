@@ -67,6 +67,13 @@ class Backend(Protocol):
         """Weighted mean of the valid values and log total weight: log_weights [B, Hq, N] -> [B, Hq, E], [B, Hq]."""
 
 
+def missing_members(backend: Any) -> list[str]:
+    """What `Backend` lists and the object has not, or has as something else than a function."""
+    functions = [name for name in vars(Backend) if not name.startswith("_")]
+    missing = [name for name in Backend.__annotations__ if not hasattr(backend, name)]
+    return missing + [name for name in functions if not callable(getattr(backend, name, None))]
+
+
 def register_operations(family: str, backend: str, operations: Any) -> None:
     """Say what computes a family's own operations, such as scores of its codes, on the backend of that name."""
     _OPERATIONS[family, backend] = operations
@@ -103,10 +110,10 @@ def resolve_backend(kind: str, backend: Backend | str | None = None) -> Backend:
     if backend is None:
         backend = {"numpy": "numpy", "torch": "numpy", "cupy": "cupy", "torch-cuda": "cupy"}.get(kind, kind)
     if not isinstance(backend, str):
-        if not isinstance(backend, Backend):
-            raise TypeError(
-                f"backend is of type {type(backend).__name__}: pass a name, or an object with Backend's functions."
-            )
+        missing = missing_members(backend)
+        if missing or isinstance(backend, type):
+            lacks = f" lacks {', '.join(missing)}" if missing else " is a class"
+            raise TypeError(f"backend={backend!r}{lacks}: pass a name, or an object with all that Backend lists.")
         return backend
     if backend in _OWN:
         module, name = _OWN[backend]

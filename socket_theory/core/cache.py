@@ -20,7 +20,7 @@ from socket_theory.core.rows import Rows
 
 @dataclass(frozen=True, eq=False)
 class Cache:
-    """Made by `Method.prepare`; every operation returns a new one and leaves this one as it was.
+    """Made by `Method.prepare`; operations leave this one as it was and return another, or this if nothing changes.
 
     With `capacity` an append to the newest cache writes behind its last token, in buffers the older ones share, and
     costs as much as the new tokens; an append to an older or truncated one is made in a copy.
@@ -84,7 +84,7 @@ class Cache:
 
     @property
     def capacity(self) -> int | None:
-        """Most slots it will ever hold. Without, every append copies the cache, on the CPU and on a GPU."""
+        """Most slots it will ever hold. Without, every append to rows that the cache owns copies them."""
         return self.rows.capacity
 
     @property

@@ -133,7 +133,9 @@ def require_head_ratio(num_qo_heads: int, num_kv_heads: int) -> int:
 
 
 def cast_output(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """`array` in `dtype`; ValueError where a finite value would overflow to infinity."""
+    """`array` in `dtype`; ValueError where a finite value would overflow to infinity, or is NaN or infinite itself."""
+    if not bool(np.isfinite(array).all()):
+        raise ValueError("the output is NaN or infinite: check query, keys and values, also what another owner writes.")
     with np.errstate(over="ignore"):
         result = array.astype(dtype)
     if not np.isfinite(result).all():

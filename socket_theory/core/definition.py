@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
+
 from socket_theory.core.estimate import Outcome
 from socket_theory.core.index import Index, SumIndex, TokenIndex
 from socket_theory.core.rng import Key
@@ -103,9 +105,14 @@ def check_index(method: Definition, index: Any, rows: Rows) -> Any:
     if not isinstance(index.arrays, dict) or not all(isinstance(key, str) for key in index.arrays):
         raise TypeError(f"{name} returned {type(index.arrays).__name__}: return a dict of arrays by name.")
     keys, (batch, heads, slots, dim) = rows.keys, rows.shape
-    unlisted = index.frozen.keys() - method.freezes(heads, dim).keys()
-    if unlisted:
-        raise TypeError(f"{name} freezes {', '.join(sorted(unlisted))}: name it, with its shape, in freezes.")
+    known = method.freezes(heads, dim)
+    for frozen_name, array in index.frozen.items():
+        if frozen_name not in known:
+            raise TypeError(f"{name} freezes {frozen_name}: name it, with its shape, in freezes.")
+        if tuple(np.shape(array)) != (batch, *known[frozen_name]):
+            raise ValueError(
+                f"{name} freezes {frozen_name} {np.shape(array)}, and freezes says {(batch, *known[frozen_name])}."
+            )
     for array_name, array in (index.arrays | dict(index.frozen)).items():
         kind = type(array)
         if kind is not type(keys) or (array.dtype.kind not in "biuf" and str(array.dtype) != "bfloat16"):
@@ -123,9 +130,13 @@ def check_index(method: Definition, index: Any, rows: Rows) -> Any:
 def require_like(method: Definition, added: Index, held: Index, rows: Rows) -> None:
     """TypeError or ValueError unless the index of new tokens has the arrays of the one held, but for their slots."""
     name = f"{type(method).__name__}.index"
-    if type(added) is not type(held) or added.arrays.keys() != held.arrays.keys():
+    if type(added) is not type(held):
         raise TypeError(
-            f"{name} returned {list(added.arrays)} of new tokens and {list(held.arrays)} before: return those."
+            f"{name} returned {type(added).__name__} of new tokens, {type(held).__name__} before: return that."
+        )
+    if added.arrays.keys() != held.arrays.keys():
+        raise TypeError(
+            f"{name} returned {list(added.arrays)} of new tokens, {list(held.arrays)} before: return those."
         )
     packed = rows.backend.slot_block > 1
     for array_name, array in added.arrays.items():

@@ -21,7 +21,7 @@ class Stats:
     nominal_bits : int
         Index bits a token by the method's own count, num_tables x num_planes; 0 without an index.
     bits_per_token : int
-        Index bits a token as this backend stores them.
+        Index bits per token and KV head, as this backend stores them.
     bytes : int array [...]
         Bytes read a sequence: the index of every valid token, and the union of kept rows over each GQA group; every
         valid key for the methods that score by all of them.
@@ -68,7 +68,7 @@ class Estimate:
 
     Parameters
     ----------
-    value : array [..., Hq, D]
+    value : array [..., Hq, E]
         The estimate, in the query's dtype or `out_dtype`.
     lse : array [..., Hq]
         Natural log of the total weight used: of exp(logits) for softmax methods, of the collision

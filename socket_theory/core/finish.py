@@ -26,6 +26,10 @@ def _checked(step: Step, outcome: Any) -> Outcome:
     for part in ("value", "lse", "used"):
         if not hasattr(getattr(outcome, part), "shape"):
             raise TypeError(f"{name} returned {part} of type {type(getattr(outcome, part)).__name__}: return an array.")
+    if outcome.used.ndim != 3 or outcome.used.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} returned used of {outcome.used.dtype}, {outcome.used.ndim} axes: return int32 [B, Hq, K]."
+        )
     heads = tuple(step.query.shape[:2])
     shapes = {"value": (*heads, step.rows.value_dim), "lse": heads, "used": (*heads, outcome.used.shape[-1])}
     for part, want in shapes.items():

@@ -14,7 +14,8 @@ from socket_theory.core.rows import Rows
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Arrays of B sequences by name, which `Method.index` makes of rows. An index of your own derives from this class.
+    """Arrays of B sequences by name, which `Method.index` makes of rows. An index of your own is a frozen
+    dataclass that derives from this class.
 
     Parameters
     ----------
@@ -28,6 +29,9 @@ class Index:
     frozen: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for kept in (self.arrays, self.frozen):
+            if not isinstance(kept, Mapping):
+                raise TypeError(f"an index of {type(kept).__name__} was made: pass dicts of arrays by name.")
         for array in (*self.arrays.values(), *self.frozen.values()):
             if isinstance(array, np.ndarray):
                 array.setflags(write=False)

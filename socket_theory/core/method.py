@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
-import numpy as np
-
 from socket_theory.core.array_types import callers_stream
 from socket_theory.core.backend import Backend
 from socket_theory.core.cache import Cache
@@ -15,6 +13,7 @@ from socket_theory.core.checks import require_finite
 from socket_theory.core.definition import Definition, refuse, require_key
 from socket_theory.core.estimate import Estimate
 from socket_theory.core.finish import finish, output_dtype, stack
+from socket_theory.core.inputs import check_key_values
 from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.prefill import Prefill, causal_attention, checked_chunk
 from socket_theory.core.prepare import prepared
@@ -108,7 +107,7 @@ class Method(Definition, abstract=True):
             Required by methods that draw at every step, which fold in nothing of their own: fold in request, layer and
             step yourself. Of T tokens, token t draws by `key.fold_in("token", t)`.
         carry : object, optional
-            For methods that take it: the `carry` of the layer below.
+            For methods that take it: the `carry` of the layer below; for T tokens a tuple of one per token.
 
         Returns
         -------
@@ -171,26 +170,27 @@ class Method(Definition, abstract=True):
             What `prepare` takes, for the first chunk: `key` or `sample`, kv_start, kv_len, capacity, backend and what
             the method freezes. Query tokens that are padding get a value of 0 and an lse of -inf.
 
-        Raises as `prepare`, `Cache.append` and `attend`.
+        Raises as `prepare`, `Cache.append` and `attend`; NotImplementedError for a method without a prefill.
         """
         if not self.keeps_rows or "carry" in self.takes:
             why = "keeps no rows to attend to" if not self.keeps_rows else "takes a carry"
             raise NotImplementedError(f"{type(self).__name__} {why}: it must define prefill.")
         refuse(self, carry=carry)
         owned = isinstance(keys, OwnedElsewhere)
-        given = None if owned or keys is None else np.shape(keys)[-2]
+        tokens = None if owned else check_key_values(keys, values)[0].shape[-2]
         if cache is None:
             grown, first = self.prepare(keys, values, **prepared_with), 0
-            slots = grown.rows.shape[2] if given is None else given
-            native = checked_chunk(query, grown, slots if given else int(grown.rows.ends.max()), slots)
+            slots = tokens or grown.rows.shape[2]
+            native = checked_chunk(query, grown, tokens or int(grown.rows.ends.max()), slots)
         else:
             refuse(self, **prepared_with)
             checked_method(cache, self)
-            native = checked_chunk(query, cache, given or 1, given or 2**31)
+            native = checked_chunk(query, cache, tokens or 1, tokens)
             require_finite("query", native)
-            grown, first = cache.append(keys, values, tokens=native.shape[2] if owned else None), cache.rows.ends
         dtype = native.dtype if out_dtype is None else output_dtype(out_dtype)
         scale = checked_scale(sm_scale, native.shape[-1])
+        if cache is not None:
+            grown, first = cache.append(keys, values, tokens=native.shape[2] if owned else None), cache.rows.ends
         with callers_stream(grown.array_type):
             value, lse = causal_attention(native, grown.rows, first, scale)
         return Prefill.of(value, lse, dtype, grown, () if cache is None else tuple(cache.index.frozen))

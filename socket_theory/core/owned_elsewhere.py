@@ -81,7 +81,7 @@ class BorrowedRows(OwnedElsewhere, ArrayRows):
 
 @dataclass(frozen=True, eq=False)
 class PagedRows(OwnedElsewhere):
-    """Rows in pages of S slots, as serving engines keep them; nothing is copied but what a step reads.
+    """Rows in pages of S slots, as serving engines keep them; copied are the block table and what a step reads.
 
     Slot n of sequence b is slot n % S of the page block_table[b, n // S]. Pages may be in any order, and sequences may
     share them.
@@ -90,7 +90,8 @@ class PagedRows(OwnedElsewhere):
     ----------
     key_pages, value_pages : arrays [pages, Hkv, S, D] and [pages, Hkv, S, E]
     block_table : integers [B, blocks]
-        Page numbers; entries of blocks without valid tokens may be anything within the pages.
+        Page numbers; entries of blocks without valid tokens may be anything within the pages. A cache does not see its
+        later changes: pass the rows again to `Cache.append` or `Cache.take`.
     """
 
     key_pages: Any

@@ -50,8 +50,8 @@ class Prefill:
         )
 
 
-def checked_chunk(query: Any, cache: Cache, least: int, most: int) -> Any:
-    """Queries [..., Hq, T, D] for `least` to `most` tokens of a cache as the backend's array [B, Hq, T, D].
+def checked_chunk(query: Any, cache: Cache, least: int, most: int | None) -> Any:
+    """Queries [..., Hq, T, D] for `least` to `most` tokens of a cache, None for any, as the backend's [B, Hq, T, D].
 
     Raises TypeError or ValueError for another array library, shape, number of tokens or head ratio.
     """
@@ -61,8 +61,8 @@ def checked_chunk(query: Any, cache: Cache, least: int, most: int) -> Any:
     require_float("query", query.dtype)
     native, batch, (_, kv_heads, _, dim) = to_native("query", query), cache.batch_shape, cache.rows.shape
     fits = native.ndim == len(batch) + 3 and native.shape[: len(batch)] == batch and native.shape[-1] == dim
-    if not fits or not least <= native.shape[-2] <= most:
-        tokens = least if least == most else f"{least} to {most}"
+    if not fits or native.shape[-2] < least or (most is not None and native.shape[-2] > most):
+        tokens = "tokens" if most is None else least if least == most else f"{least} to {most}"
         raise ValueError(
             f"query of shape {tuple(native.shape)} was given: pass {(*batch, 'num_qo_heads', tokens, dim)}."
         )
@@ -115,6 +115,8 @@ def _block(asked: Any, rows: Rows, row: int, kv_head: int, start: int, slots: An
             hidden = rows.backend.to_device(np.arange(begin, stop) > slots[:, None])
             logits = np.where(hidden, -np.inf, logits)
         largest = logits.max(axis=-1, keepdims=True)
+        if bool(((largest != largest) | (largest == np.inf)).any()):
+            raise ValueError("a weight is NaN or infinite: check query and keys, also those that another owner writes.")
         reference = largest if top is None else np.maximum(top, largest)
         weights = np.exp(logits - reference)
         kept = 0 if top is None else np.exp(top - reference)

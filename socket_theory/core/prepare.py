@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -59,11 +60,17 @@ def _apart(index: Index, rows: Rows) -> Index:
     library: Any = import_module(type(rows.keys).__module__.split(".")[0]) if isinstance(rows, ArrayRows) else None
     if not hasattr(library, "may_share_memory"):
         return index
-    arrays = {
-        name: array.copy() if any(library.may_share_memory(array, own) for own in (rows.keys, rows.values)) else array
-        for name, array in index.arrays.items()
-    }
-    return replace(index, arrays=arrays)
+
+    def apart(held: Mapping[str, Any]) -> dict[str, Any]:
+        views = {
+            n: a for n, a in held.items() if any(library.may_share_memory(a, own) for own in (rows.keys, rows.values))
+        }
+        return {name: array.copy() for name, array in views.items()}
+
+    arrays, frozen = apart(index.arrays), apart(index.frozen)
+    if not arrays and not frozen:
+        return index
+    return replace(index, arrays={**index.arrays, **arrays}, frozen={**index.frozen, **frozen})
 
 
 def _drawn(method: Definition, key: Key | None, sample: Any, head_dim: int) -> Any:

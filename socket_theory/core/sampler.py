@@ -72,6 +72,8 @@ class Sampler(Method, abstract=True):
         if not isinstance(rows, np.ndarray) or rows.shape != (kv_len,):
             given = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
             raise TypeError(f"{name} returned {given}: return [{kv_len}], what each value row is multiplied by.")
+        if rows.dtype.kind not in "biuf":
+            raise TypeError(f"{name} returned {rows.dtype}: return real numbers.")
         if not (np.isfinite(rows).all() and (rows >= 0).all() and abs(rows.sum() - 1) < 1e-6):
             raise ValueError(f"{name} returned numbers that are below 0 or do not add up to 1: return shares of rows.")
         return rows

@@ -85,9 +85,10 @@ class Step:
             array = f"{type(self.query).__module__}.{type(self.query).__name__}"
             given = f"dtype {scores.dtype}" if known else f"an object of type {kind.__module__}.{kind.__name__}"
             raise TypeError(f"{name} returned {given}: return a float32 {array} {want}, as step.query is one.")
-        # Rows of another owner may have more slots than the index has entries.
-        least = int(self.rows.ends.max()) if isinstance(self.rows, OwnedElsewhere) else slots
-        fits = scores.ndim == 3 and (least <= scores.shape[2] <= slots or scores.shape[2] == -(-slots // block) * block)
+        # Rows of another owner may have more slots than the index has entries, or fewer after they were cropped.
+        owned = isinstance(self.rows, OwnedElsewhere)
+        expected = range(int(self.rows.ends.max()), 2**31) if owned else (slots, -(-slots // block) * block)
+        fits = scores.ndim == 3 and scores.shape[2] in expected
         if not fits or scores.shape[:2] != want[:2]:
             raise ValueError(
                 f"{name} returned the shape {tuple(scores.shape)}: return {want}, "

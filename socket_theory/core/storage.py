@@ -17,6 +17,7 @@ from socket_theory.core.files import replacing
 from socket_theory.core.index import SumIndex, TokenIndex
 from socket_theory.core.method import Method
 from socket_theory.core.npz import read_npz
+from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.read_cache import read_cache
 
 _FORMAT = 2
@@ -31,7 +32,8 @@ def save_cache(cache: Cache, path: str | Path) -> None:
     Raises
     ------
     ValueError
-        For a cache on a GPU, and for settings that are no numbers, strings, booleans or None.
+        For a cache on a GPU, settings that are no numbers, strings, booleans or None, an index that is neither a
+        TokenIndex nor a SumIndex, and a sample that is no dataclass of arrays.
     """
     if cache.backend.name != "numpy":
         raise ValueError(f"the cache is on backend {cache.backend.name!r}: only NumPy and torch CPU caches are saved.")
@@ -53,7 +55,7 @@ def save_cache(cache: Cache, path: str | Path) -> None:
         "own_class": METHODS.get(method.__name__) is not method,
         "settings": settings,
         "batch_shape": cache.batch_shape,
-        "shape": cache.rows.shape,
+        "shape": parts["keys"].shape if "keys" in parts else cache.rows.shape,
         "value_dim": cache.rows.value_dim,
         "dtypes": [str(dtype) for dtype in cache.rows.dtypes],
         "capacity": cache.capacity,
@@ -134,6 +136,12 @@ def _parts(cache: Cache) -> dict[str, Any]:
     if cache.method.keeps_rows:
         parts |= {"keys": cache.keys, "values": cache.values}
     parts |= {f"index.{name}": array for name, array in cache.index.arrays.items()}
+    if isinstance(cache.rows, OwnedElsewhere):
+        # Their slots and those of the index may differ behind the last valid token.
+        last = int(cache.rows.ends.max())
+        parts |= {name: parts[name][:, :, :last] for name in ("keys", "values") if name in parts}
+        if isinstance(cache.index, TokenIndex):
+            parts |= {f"index.{name}": array[..., :last] for name, array in cache.index.arrays.items()}
     parts |= {f"frozen.{name}": array for name, array in cache.index.frozen.items()}
     if cache.sample is not None:
         if not is_dataclass(cache.sample):

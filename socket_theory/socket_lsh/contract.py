@@ -14,7 +14,7 @@ from socket_theory.core.rng import Key
 from socket_theory.core.rows import DenseRows
 from socket_theory.socket_lsh.operations import FAMILY, NumpyOperations
 from socket_theory.testing import Problem, assert_close, assert_scores
-from socket_theory.testing.faults import naming
+from socket_theory.testing.faults import naming, on_host
 
 Array = NDArray[Any]
 
@@ -32,7 +32,7 @@ def check_operations(backend: Backend, problem: Problem, score_error: float = 1e
 
 
 def _host(backend: Backend, array: Any, slots: int | None = None) -> Array:
-    found = np.asarray(backend.to_host(array))
+    found = on_host(backend, array)
     return found if slots is None else found[..., :slots]
 
 

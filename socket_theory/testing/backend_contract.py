@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.core.backend import Backend
+from socket_theory.core.backend import Backend, missing_members
 from socket_theory.core.numpy_backend import NumpyBackend
 from socket_theory.core.rows import DenseRows
 from socket_theory.testing.comparison import assert_scores
@@ -16,9 +16,6 @@ from socket_theory.testing.method_contract import check_methods
 from socket_theory.testing.problem import Problem
 
 Array = NDArray[Any]
-
-ATTRIBUTES = tuple(Backend.__annotations__)
-FUNCTIONS = tuple(name for name, member in vars(Backend).items() if callable(member) and not name.startswith("_"))
 
 
 def check_backend(backend: Backend, problem: Problem, score_error: float = 1e-4) -> None:
@@ -49,9 +46,7 @@ def check_backend(backend: Backend, problem: Problem, score_error: float = 1e-4)
 
 def _require_members(backend: Backend) -> None:
     """AssertionError naming all that the backend lacks."""
-    missing = [name for name in ATTRIBUTES if not hasattr(backend, name)]
-    missing += [name for name in FUNCTIONS if not callable(getattr(backend, name, None))]
-    if missing:
+    if missing := missing_members(backend):
         raise AssertionError(f"{', '.join(missing)}: missing in {type(backend).__name__}, define all of Backend.")
 
 

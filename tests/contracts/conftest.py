@@ -38,9 +38,13 @@ METHODS: tuple[Method, ...] = (
 )
 """Every contract holds for each of these: a new method is a row here, and nothing else."""
 
+READERS = tuple({type(method): method for method in METHODS}.values())
+
 # What a test that takes an argument of this name runs over.
 KINDS: dict[str, Callable[[Method], bool]] = {
     "method": lambda method: True,
+    # One of each class, where settings change nothing that a test is about.
+    "reader": lambda method: method in READERS,
     "selector": lambda method: "budget" in method.takes,
     "drawing": lambda method: "key" in method.takes,
     "undrawn": lambda method: "key" not in method.takes,

@@ -1,4 +1,4 @@
-"""What a method of your own returns is checked once, by name; what it may return is kept apart and saved."""
+"""What a method of your own returns is checked by name; what it may return is kept apart and saved."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +10,7 @@ from socket_theory import BorrowedRows, Budget, Dense, Key, PagedRows, load_cach
 from socket_theory.core.estimate import Outcome
 from socket_theory.core.index import Index, SumIndex, TokenIndex
 from socket_theory.core.method import Method
+from socket_theory.core.numpy_backend import NumpyBackend
 from socket_theory.core.sampler import Sampler
 from socket_theory.core.selector import Selector
 
@@ -113,11 +114,15 @@ class Growing(Selector):
         (
             TokenIndex({"b": np.ones((1, 2, 3), np.int8)}),
             TypeError,
-            r"returned \['b'\] of new tokens and \['a'\] before",
+            r"returned \['b'\] of new tokens, \['a'\] before: return those",
         ),
         (TokenIndex({"a": np.ones((1, 2, 3))}), ValueError, "returned a of float64 .* it had int8"),
         (TokenIndex({"a": np.ones((1, 1, 3), np.int8)}), ValueError, r"of int8 \(1, 1, 3\) for new tokens"),
-        (SumIndex({"a": np.ones((1, 2, 3), np.int8)}), TypeError, r"of new tokens"),
+        (
+            SumIndex({"a": np.ones((1, 2, 3), np.int8)}),
+            TypeError,
+            "returned SumIndex of new tokens, TokenIndex before: return that",
+        ),
     ],
 )
 def test_an_index_of_new_tokens_that_is_another_one_is_refused(later, error, sentence):
@@ -333,8 +338,10 @@ def test_a_query_that_no_prefill_can_be_of_is_refused(query):
 
 
 def test_a_backend_that_is_none_is_refused():
-    with pytest.raises(TypeError, match="backend is of type int: pass a name, or an object with"):
+    with pytest.raises(TypeError, match=r"backend=5 lacks name, slot_block, store.*: pass a name, or an object with"):
         Dense().prepare(KEYS, VALUES, backend=5)
+    with pytest.raises(TypeError, match="NumpyBackend'> is a class: pass a name, or an object"):
+        Dense().prepare(KEYS, VALUES, backend=NumpyBackend)
 
 
 def test_selection_of_views_is_that_of_copies():
@@ -342,3 +349,87 @@ def test_selection_of_views_is_that_of_copies():
     cache = method.prepare(KEYS, VALUES)
     order = np.argsort((QUERY[0, 0] @ KEYS[0, 0].T), kind="stable")[-4:]
     assert sorted(order) == method.attend(QUERY, cache, budget=Budget(tokens=4)).indices[0, 0].tolist()
+
+
+@dataclass(frozen=True)
+class Freezing(Selector):
+    """Freezes what it is told to."""
+
+    shape: Any = (1, 16)
+    name: str = "balance"
+
+    def freezes(self, num_kv_heads, head_dim):
+        return {"balance": (head_dim,)}
+
+    def index(self, rows, sample, frozen):
+        return TokenIndex({}, {self.name: np.ones(self.shape)})
+
+
+def test_what_is_frozen_is_what_freezes_lists():
+    assert Freezing().prepare(KEYS, VALUES).index.frozen["balance"].shape == (1, 16)
+    with pytest.raises(ValueError, match=r"Freezing.index freezes balance \(1, 2, 16\), and freezes says \(1, 16\)"):
+        Freezing((1, 2, 16)).prepare(KEYS, VALUES)
+    with pytest.raises(TypeError, match=r"Freezing\.index freezes scale: name it, with its shape, in freezes"):
+        Freezing(name="scale").prepare(KEYS, VALUES)
+
+
+@dataclass(frozen=True)
+class Summing(Method):
+    """Keeps a sum of keys and no rows."""
+
+    keeps_rows = False
+
+    def index(self, rows, sample, frozen):
+        return SumIndex({"sum": rows.keys.sum(axis=2)})
+
+
+def test_capacity_bounds_a_cache_without_rows_and_is_saved(tmp_path):
+    cache = Summing().prepare(KEYS, VALUES, capacity=12)
+    save_cache(cache, tmp_path / "cache.npz")
+    for one in (cache, load_cache(tmp_path / "cache.npz", method=Summing())):
+        assert one.append(NEW[:, :, :2], NEW[:, :, :2]).kv_len == 12
+        with pytest.raises(ValueError, match="appending 3 tokens exceeds capacity=12"):
+            one.append(NEW, NEW)
+        with pytest.raises(ValueError, match="the cache keeps an index and no rows: it has neither keys nor values"):
+            one.keys  # noqa: B018
+
+
+def test_a_chunk_over_rows_that_hold_nan_by_now_is_refused_in_a_sentence():
+    keys = KEYS.copy()
+    cache = Dense().prepare(BorrowedRows(keys[:, :, :7], VALUES[:, :, :7]))
+    keys[0, 1, 2] = np.nan
+    with pytest.raises(ValueError, match="a weight is NaN or infinite"):
+        Dense().prefill(np.repeat(KEYS[:, :, 7:], 2, axis=1), BorrowedRows(keys, VALUES), cache=cache)
+
+
+@pytest.mark.parametrize("keys", [None, np.ones(3, np.float32), 1.5, "keys"])
+def test_keys_that_no_prefill_can_be_of_are_refused(keys):
+    for cache in (None, Dense().prepare(KEYS, VALUES)):
+        with pytest.raises((TypeError, ValueError), match="keys"):
+            Dense().prefill(np.repeat(KEYS, 2, axis=1), keys, keys, cache=cache)
+
+
+def test_options_of_a_chunk_are_checked_before_its_tokens_are_appended():
+    cache = Dense().prepare(KEYS, VALUES, capacity=40)
+    for wrong in ({"out_dtype": "int8"}, {"sm_scale": -1.0}):
+        with pytest.raises((TypeError, ValueError), match=r"out_dtype|sm_scale"):
+            Dense().prefill(np.repeat(NEW, 2, axis=1), NEW, NEW, cache=cache, **wrong)
+    assert np.shares_memory(cache.append(NEW, NEW).keys, cache.keys)
+
+
+class Noted(TokenIndex):
+    """An index with an attribute of its own."""
+
+
+@dataclass(frozen=True)
+class Noting(Selector):
+    """Makes a Noted index."""
+
+    def index(self, rows, sample, frozen):
+        made = Noted({"length": np.linalg.norm(rows.keys, axis=-1)})
+        object.__setattr__(made, "note", "mine")
+        return made
+
+
+def test_an_index_without_views_is_kept_as_it_was_made():
+    assert Noting().prepare(KEYS, VALUES).index.note == "mine"

@@ -121,12 +121,12 @@ def share_memory(left, right):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_a_step_has_the_bits_of_copies(backend, method, layout):
+def test_a_step_has_the_bits_of_copies(backend, reader, layout):
     owner = Owner(backend, RAGGED)
-    mine, copies = caches(backend, method, layout, owner)
-    require_same(backend, method, owner.query, mine, copies)
+    mine, copies = caches(backend, reader, layout, owner)
+    require_same(backend, reader, owner.query, mine, copies)
     several = np.stack([owner.query, -owner.query, 0.5 * owner.query], axis=2)
-    require_same(backend, method, several, mine, copies)
+    require_same(backend, reader, several, mine, copies)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -139,10 +139,10 @@ def test_other_dtypes_have_the_bits_of_copies(backend, layout, dtype):
 
 
 @pytest.mark.parametrize("layout", BORROWED.values(), ids=BORROWED)
-def test_borrowed_arrays_are_not_copied(backend, method, layout):
+def test_borrowed_arrays_are_not_copied(backend, reader, layout):
     owner = Owner(backend, RAGGED)
     rows = layout(backend, owner.keys, owner.values)
-    cache = backend.prepare(method, rows, kv_start=owner.start, kv_len=owner.length)
+    cache = backend.prepare(reader, rows, kv_start=owner.start, kv_len=owner.length)
     for grown in (cache, cache.truncate(3)):
         assert share_memory(grown.keys, rows.keys)
         assert share_memory(grown.values, rows.values)
@@ -150,72 +150,88 @@ def test_borrowed_arrays_are_not_copied(backend, method, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_rows_that_their_owner_grew_are_appended(backend, method, layout):
+def test_rows_that_their_owner_grew_are_appended(backend, reader, layout):
     owner = Owner(backend, RAGGED)
-    mine, copies = caches(backend, method, layout, owner)
+    mine, copies = caches(backend, reader, layout, owner)
     before = owner.length
     owner.grow()
     grown = mine.append(layout(backend, owner.keys, owner.values), tokens=5)
     longer = copies.append(*(backend.put(array) for array in owner.new))
     assert backend.get(grown.kv_len).tolist() == (before + 5).tolist()
-    require_same(backend, method, owner.query, grown, longer)
-    require_same(backend, method, owner.query, grown.truncate(before), copies)
+    require_same(backend, reader, owner.query, grown, longer)
+    require_same(backend, reader, owner.query, grown.truncate(before), copies)
     rows = layout(backend, owner.keys, owner.values)
-    direct = backend.prepare(method, rows, kv_start=owner.start, kv_len=owner.length, **remembered(mine))
-    require_same(backend, method, owner.query, grown, direct)
+    direct = backend.prepare(reader, rows, kv_start=owner.start, kv_len=owner.length, **remembered(mine))
+    require_same(backend, reader, owner.query, grown, direct)
 
 
 @pytest.mark.parametrize("layout", [contiguous, paged(16)], ids=["borrowed", "paged"])
-def test_an_owner_may_move_to_longer_arrays_than_the_new_tokens_need(backend, method, layout):
+def test_an_owner_may_move_to_longer_arrays_than_the_new_tokens_need(backend, reader, layout):
     owner = Owner(backend, RAGGED)
-    mine, copies = caches(backend, method, layout, owner)
+    mine, copies = caches(backend, reader, layout, owner)
     owner.grow()
     longer = [np.pad(a, ((0, 0), (0, 0), (0, 100), (0, 0)), constant_values=np.nan) for a in (owner.keys, owner.values)]
     grown = mine.append(layout(backend, *longer), tokens=5)
     copies = copies.append(*(backend.put(array) for array in owner.new))
-    require_same(backend, method, owner.query, grown, copies)
+    require_same(backend, reader, owner.query, grown, copies)
     more = backend.arrays(slots=2, seed=1)[1:]
     for array, new in zip(longer, more, strict=True):
         for row, end in enumerate(owner.start + owner.length):
             array[row, :, end : end + 2] = new[row]
     again = grown.append(layout(backend, *longer), tokens=2)
-    require_same(backend, method, owner.query, again, copies.append(*(backend.put(array) for array in more)))
+    require_same(backend, reader, owner.query, again, copies.append(*(backend.put(array) for array in more)))
+
+
+@pytest.mark.parametrize("layout", [contiguous, paged(16)], ids=["borrowed", "paged"])
+def test_an_owner_may_crop_its_arrays_after_a_truncation(backend, reader, layout):
+    owner = Owner(backend, RAGGED)
+    mine, copies = (cache.truncate([3, 2, 1]) for cache in caches(backend, reader, layout, owner))
+    new = backend.arrays(slots=2, seed=1)[1:]
+    cropped = [array[:, :, :16].copy() for array in (owner.keys, owner.values)]
+    for array, more in zip(cropped, new, strict=True):
+        for row, end in enumerate(owner.start + np.array([3, 2, 1])):
+            array[row, :, end : end + 2] = more[row]
+    grown = mine.append(layout(backend, *cropped), tokens=2)
+    require_same(backend, reader, owner.query, grown, copies.append(*(backend.put(array) for array in new)))
+    order = [2, 0, 0]
+    taken = mine.take(order, rows=layout(backend, *(array[order] for array in cropped)))
+    require_same(backend, reader, owner.query[order], taken, copies.take(order))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_truncated_rows_forget_the_newest_tokens(backend, method, layout):
+def test_truncated_rows_forget_the_newest_tokens(backend, reader, layout):
     owner = Owner(backend, RAGGED)
-    mine, copies = caches(backend, method, layout, owner)
+    mine, copies = caches(backend, reader, layout, owner)
     for length in (1, [20, 41, 3]):
-        require_same(backend, method, owner.query, mine.truncate(length), copies.truncate(length))
+        require_same(backend, reader, owner.query, mine.truncate(length), copies.truncate(length))
 
 
 @pytest.mark.parametrize("page", [1, 16, 64])
-def test_pages_are_taken_by_their_table(backend, method, page):
+def test_pages_are_taken_by_their_table(backend, reader, page):
     owner, order = Owner(backend, RAGGED), [2, 0, 0]
-    mine, copies = caches(backend, method, paged(page), owner)
+    mine, copies = caches(backend, reader, paged(page), owner)
     taken = mine.take(order)
     assert taken.rows.key_pages is mine.rows.key_pages
-    require_same(backend, method, owner.query[order], taken, copies.take(order))
+    require_same(backend, reader, owner.query[order], taken, copies.take(order))
 
 
 @pytest.mark.parametrize("layout", BORROWED.values(), ids=BORROWED)
-def test_borrowed_rows_are_reordered_by_their_owner(backend, method, layout):
+def test_borrowed_rows_are_reordered_by_their_owner(backend, reader, layout):
     owner, order = Owner(backend, RAGGED), [2, 0, 0]
-    mine, copies = caches(backend, method, layout, owner)
+    mine, copies = caches(backend, reader, layout, owner)
     taken = mine.take(order, rows=layout(backend, owner.keys[order], owner.values[order]))
-    require_same(backend, method, owner.query[order], taken, copies.take(order))
+    require_same(backend, reader, owner.query[order], taken, copies.take(order))
 
 
 @pytest.mark.parametrize("page", [1, 16, 64])
-def test_sequences_share_the_pages_of_a_common_beginning(backend, method, page):
+def test_sequences_share_the_pages_of_a_common_beginning(backend, reader, page):
     owner = Owner(backend, {"kv_len": SLOTS})
     for array in (owner.keys, owner.values):
         array[1:, :, :48] = array[:1, :, :48]
     shared, alone = paged(page, shared=True), paged(page)
-    mine, copies = caches(backend, method, shared, owner)
-    require_same(backend, method, owner.query, mine, copies)
-    apart = caches(backend, method, alone, owner)[0]
+    mine, copies = caches(backend, reader, shared, owner)
+    require_same(backend, reader, owner.query, mine, copies)
+    apart = caches(backend, reader, alone, owner)[0]
     assert (mine.rows.nbytes < apart.rows.nbytes) == (page <= 48)
 
 
@@ -225,8 +241,11 @@ def test_a_saved_cache_of_rows_of_another_owner_is_one_of_copies(backend, method
         pytest.skip("caches are saved from the CPU: convert with NumPy first.")
     owner = Owner(backend, RAGGED)
     cache = caches(backend, method, layout, owner)[0]
-    save_cache(cache, tmp_path / "cache.npz")
-    require_same(backend, method, owner.query, load_cache(tmp_path / "cache.npz"), cache)
+    owner.grow()
+    longer = [np.pad(a, ((0, 0), (0, 0), (0, 9), (0, 0)), constant_values=np.nan) for a in (owner.keys, owner.values)]
+    for held in (cache, cache.append(layout(backend, *longer), tokens=5)):
+        save_cache(held, tmp_path / "cache.npz")
+        require_same(backend, method, owner.query, load_cache(tmp_path / "cache.npz"), held)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
