@@ -14,13 +14,8 @@ from socket_theory.core.array_types import array_type, callers_stream, from_nati
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_count, require_head_ratio, require_positive
 from socket_theory.core.finish import output_dtype
+from socket_theory.core.plans import require_no
 from socket_theory.core.rows import DenseRows
-
-STATUS = {
-    1: "an append exceeded the planned capacity and was dropped: prepare the cache with a larger capacity.",
-    4: "every score of a row is below 1e-38: raise the temperature, or decode with method.attend; or all values are 0.",
-    2: "an output is not finite: check the query, keys and values for NaN and infinity, or pass a wider out_dtype.",
-}
 
 
 class PlannedStep:
@@ -116,8 +111,7 @@ class PlannedStep:
         with callers_stream(self.cache.array_type):
             found = int(self.status[0])
             self.status.fill(0)
-        if found:
-            raise RuntimeError(" ".join(sentence for bit, sentence in STATUS.items() if found & bit))
+        require_no(found)
 
     def stages(self, query: Any) -> dict[str, Callable[[], None]]:
         """What a step launches on CuPy's stream, by name and in order, to be timed apart. Nothing is checked.

@@ -80,5 +80,5 @@ class RandomTokens(Selector):
 
     def scores(self, step: Step) -> Any:
         tokens = np.maximum(np.arange(step.rows.shape[2]) - step.rows.kv_range[:, :1], 0)
-        scores = head_uniforms(step.key, step.query.shape, tokens[:, None]).astype(np.float32)
+        scores = head_uniforms(step.key, step.query.shape, tokens[:, None], step.number).astype(np.float32)
         return step.backend.to_device(scores)

@@ -15,6 +15,7 @@ from socket_theory.core.index import Index
 from socket_theory.core.index_recipe import require_same_index
 from socket_theory.core.inputs import per_sequence
 from socket_theory.core.owned_elsewhere import OwnedElsewhere
+from socket_theory.core.plans import plan_of
 from socket_theory.core.rows import Rows
 
 
@@ -161,6 +162,18 @@ class Cache:
             )
         taken = self.rows.take(order) if rows is None else reordered(self.rows, self.array_type, rows, order)
         return replace(self, rows=taken, index=self.index.take(order, self.backend), batch_shape=(len(order),))
+
+    def plan(self, num_qo_heads: int, **given: Any) -> Any:
+        """A decode step of `num_qo_heads` query heads over this cache, planned once and run many times
+        (`socket_theory.core.plans.Plan`), with what `Method.attend` takes: budget, key, sm_scale, out_dtype.
+
+        Raises TypeError or ValueError for an argument the method does not take, and for a method, dtype, head_dim or
+        head ratio that the backend has no kernels for.
+        """
+        options = {name: value for name, value in given.items() if value is not None}
+        for name in options.keys() - {*self.method.takes, "out_dtype"}:
+            raise TypeError(f"{type(self.method).__name__} does not use {name}, which was given: drop it.")
+        return plan_of(self.backend.name, type(self.method))(self, num_qo_heads=num_qo_heads, **options)
 
     def with_method(self, method: Any) -> Cache:
         """This cache for another method that reads the same index; nothing is copied or hashed.

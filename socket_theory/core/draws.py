@@ -12,14 +12,14 @@ from socket_theory.core.rng import Key, uniform
 Float = NDArray[np.float64]
 
 
-def head_uniforms(key: Key | None, shape: tuple[int, ...], items: NDArray[np.integer[Any]]) -> Float:
+def head_uniforms(key: Key | None, shape: tuple[int, ...], items: NDArray[np.integer[Any]], step: int = 0) -> Float:
     """Uniforms by (sequence, query head, item), whatever the padding: `shape` is (B, Hq, ...), items broadcast to
     [B, Hq, M] -> [B, Hq, M]. Raises TypeError without a key."""
     if key is None:
         raise TypeError("key=None was given to draws of a step: pass a Key.")
     batch, heads = shape[:2]
     rows = np.arange(batch * heads, dtype=np.uint64).reshape(batch, heads, 1)
-    return uniform(key, (rows << np.uint64(32)) | items.astype(np.uint64))
+    return uniform(key, (rows << np.uint64(32)) | items.astype(np.uint64), step)
 
 
 _LEAST, _MOST = 2.0**-500, 2.0**500

@@ -13,8 +13,10 @@ from socket_theory.core.checks import require_finite
 from socket_theory.core.definition import Definition, refuse, require_key
 from socket_theory.core.estimate import Estimate
 from socket_theory.core.finish import finish, output_dtype, stack
+from socket_theory.core.host_plan import HostPlan
 from socket_theory.core.inputs import check_key_values
 from socket_theory.core.owned_elsewhere import OwnedElsewhere
+from socket_theory.core.plans import ANY, register_plan
 from socket_theory.core.prefill import Prefill, causal_attention, checked_chunk
 from socket_theory.core.prepare import prepared
 from socket_theory.core.rng import Key
@@ -167,8 +169,7 @@ class Method(Definition, abstract=True):
         sm_scale, out_dtype, carry
             As `attend`.
         **prepared_with
-            What `prepare` takes, for the first chunk: `key` or `sample`, kv_start, kv_len, capacity, backend and what
-            the method freezes. Query tokens that are padding get a value of 0 and an lse of -inf.
+            What `prepare` takes, for the first chunk. Query tokens that are padding get a value of 0 and an lse of -inf.
 
         Raises as `prepare`, `Cache.append` and `attend`; NotImplementedError for a method without a prefill.
         """
@@ -194,3 +195,6 @@ class Method(Definition, abstract=True):
         with callers_stream(grown.array_type):
             value, lse = causal_attention(native, grown.rows, first, scale)
         return Prefill.of(value, lse, dtype, grown, () if cache is None else tuple(cache.index.frozen))
+
+
+register_plan(ANY, Method, HostPlan)

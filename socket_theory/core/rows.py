@@ -68,6 +68,10 @@ class Rows:
         """The same rows with their valid slots and their backend."""
         return replace(self, kv_range=kv_range, backend=backend)  # type: ignore[type-var]
 
+    def with_capacity(self, capacity: int | None) -> Self:
+        """The same rows, for at most so many slots."""
+        return replace(self, capacity=capacity)  # type: ignore[type-var]
+
     def stored(self, capacity: int | None) -> Self:
         """What a cache keeps: copies with room for `capacity` slots of rows that it is to own, else these."""
         return self

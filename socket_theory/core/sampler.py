@@ -54,7 +54,7 @@ class Sampler(Method, abstract=True):
         """Log row weights [B, Hq, N], the rows of positive weight [B, Hq, K], and their softmax mass [B, Hq]."""
         kv_range = step.rows.kv_range
         counts = [require_count("num_uniforms", self.num_uniforms(int(length)), least=0) for length in kv_range[:, 1]]
-        uniforms = head_uniforms(step.key, scores.shape, np.arange(max(counts)))
+        uniforms = head_uniforms(step.key, scores.shape, np.arange(max(counts)), step.number)
         logs, mass, drawn = np.full(scores.shape, -np.inf), np.empty(scores.shape[:2]), []
         for row, head in np.ndindex(*scores.shape[:2]):
             start, length = (int(n) for n in kv_range[row])

@@ -30,6 +30,8 @@ class Step:
     sm_scale : float
     budget, key, carry : optional
         What `attend` was given, None where the method does not take it.
+    number : int
+        Which step of a plan it is; 0 for `attend`. Draws depend on it and on the key.
     """
 
     query: Any
@@ -38,6 +40,7 @@ class Step:
     budget: Budget | None = None
     key: Key | None = None
     carry: Any = None
+    number: int = 0
 
     @property
     def rows(self) -> Rows:

@@ -102,9 +102,12 @@ class Bernoulli(Method):
         law, dim = firing_probabilities(magnitudes), magnitudes.shape[-1]
         if self.query_sampler == "stratified":
             return stratified_hits(
-                law, self.num_vectors, head_uniforms(key, step.query.shape, np.arange(dim))[:, ::heads_a_draw]
+                law,
+                self.num_vectors,
+                head_uniforms(key, step.query.shape, np.arange(dim), step.number)[:, ::heads_a_draw],
             )
-        points = head_uniforms(key, step.query.shape, np.arange(self.num_vectors * dim))[:, ::heads_a_draw]
+        items = np.arange(self.num_vectors * dim)
+        points = head_uniforms(key, step.query.shape, items, step.number)[:, ::heads_a_draw]
         return iid_hits(law, points.reshape(*law.shape[:-1], self.num_vectors, dim))
 
 

@@ -95,7 +95,7 @@ class SocketSampling(SoftHashing):
 
     def step(self, step: Step) -> Outcome:
         own, rows = operations(FAMILY, step.backend), step.rows
-        points = head_uniforms(step.key, step.query.shape, np.arange(self.num_samples))
+        points = head_uniforms(step.key, step.query.shape, np.arange(self.num_samples), step.number)
         norms = step.index.arrays.get("value_norms")
         value, lse, used = own.sample(self._log_scores(step), rows.values, rows.kv_range, norms, points)
         return Outcome(value, lse, used, "angular")
