@@ -169,7 +169,7 @@ class Method(Definition, abstract=True):
         sm_scale, out_dtype, carry
             As `attend`.
         **prepared_with
-            What `prepare` takes, for the first chunk. Query tokens that are padding get a value of 0 and an lse of -inf.
+            What `prepare` takes, for the first chunk. Query tokens that are padding get a value of 0, an lse of -inf.
 
         Raises as `prepare`, `Cache.append` and `attend`; NotImplementedError for a method without a prefill.
         """
