@@ -54,7 +54,7 @@ def _time_build(plan: DecodePlan, inputs: Inputs, clock: Clock) -> Timing:
     codes, norms = (plan.cache.index.arrays[name] for name in ("codes", "value_norms"))
 
     def build() -> None:
-        hash_keys.hash_into(codes, inputs.keys, plan.spans, plan.layout, plan.matrix, plan.center)
+        hash_keys.hash_into(codes, inputs.keys, plan.spans, plan.scorer.layout, plan.scorer.matrix, plan.scorer.center)
         hash_keys.norms_into(norms, inputs.values, plan.spans)
 
     build()
@@ -100,6 +100,6 @@ def _check_appended(plan: DecodePlan, keys: Any, values: Any) -> None:
         if not ((stored[0] == key).all() and (stored[1] == value).all()):
             raise gate.GateError(f"the key or value of {name} was not stored.")
         words = host(cache.index.arrays["codes"][sequence, head])[slot // LANES :]
-        codes = plan.layout.unpack(words, slot % LANES + 1)[:, -1:]
+        codes = plan.scorer.layout.unpack(words, slot % LANES + 1)[:, -1:]
         require_codes(name, codes, key, cache.sample)
         require_norms(name, host(cache.index.arrays["value_norms"][sequence, head])[slot : slot + 1], value)

@@ -1,5 +1,7 @@
 """A planned step is the eager one, on every backend: fresh queries, appends inside, ragged sequences, check, stages."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -140,6 +142,27 @@ def test_what_cannot_be_planned_is_refused(backend, options, error, sentence):
     cache = backend.prepare(Socket(), keys, values)
     with pytest.raises(error, match=sentence):
         cache.plan(6, **({"budget": Budget(tokens=60)} | options))
+
+
+@dataclass(frozen=True)
+class Reversed(Socket):
+    """Ranks the other way round."""
+
+    def scores(self, step):
+        return -super().scores(step)
+
+
+def test_a_class_with_scores_of_its_own_is_not_planned_with_those_of_its_base(backend):
+    query, keys, values = inputs(backend)
+    cache = backend.prepare(Reversed(), keys, values)
+    if backend.engine.name != "numpy":
+        with pytest.raises(TypeError, match="Reversed has no GPU decode plan"):
+            cache.plan(6, budget=Budget(tokens=60))
+        return
+    plan = cache.plan(6, budget=Budget(tokens=60))
+    plan.run(query)
+    eager = Reversed().attend(query, cache, budget=Budget(tokens=60))
+    np.testing.assert_array_equal(plan.indices, eager.indices)
 
 
 def test_a_head_ratio_and_a_query_that_do_not_fit_are_refused(backend):

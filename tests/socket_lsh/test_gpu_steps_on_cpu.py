@@ -107,7 +107,9 @@ def require_step(plan: Any, query: Any, planes: Any) -> None:
     if plan.budget.per == "kv_head":
         scores = np.stack([sum_group(row, keys.shape[1]) for row in scores])
     found = host(plan.totals)[..., : keys.shape[2]]
-    allowed = 2e-2 if Collision(method.query_map, method.temperature).entry(plan.layout, 64, 2) == "bytes" else 1e-5
+    allowed = (
+        2e-2 if Collision(method.query_map, method.temperature).entry(plan.scorer.layout, 64, 2) == "bytes" else 1e-5
+    )
     for row, (start, length) in enumerate(spans):
         own = scores[row, :, start : start + length].astype(np.float64)
         error = np.sqrt(np.mean((found[row, :, start : start + length] - own) ** 2, axis=-1))
@@ -166,7 +168,7 @@ def test_steps_and_appends_are_the_references(gpu_on_cpu: Any, group: Any, dtype
     plan.cache = replace(cache, rows=cache.rows.bind(spans, cache.backend))
     require_step(plan, problem.query, problem.planes)
     whole = ON_GPU.hash_keys(cache.keys, spans, problem.planes, cache.index.frozen.get("center"))
-    layout = plan.layout
+    layout = plan.scorer.layout
     np.testing.assert_array_equal(
         valid(np.moveaxis(layout.unpack(host(cache.index.arrays["codes"]), 157), 2, 3), spans),
         valid(np.moveaxis(layout.unpack(host(whole), 157), 2, 3), spans),
@@ -186,10 +188,10 @@ def test_an_append_that_does_not_fit_a_sequence_leaves_it_as_it_was(gpu_on_cpu: 
     plan.check()
     np.testing.assert_array_equal(host(plan.spans), [[9, 139], [3, 100]])
     np.testing.assert_array_equal(
-        plan.layout.unpack(host(cache.index.arrays["codes"]), 160)[0, ..., 9:148], codes[0, ..., 9:148]
+        plan.scorer.layout.unpack(host(cache.index.arrays["codes"]), 160)[0, ..., 9:148], codes[0, ..., 9:148]
     )
     np.testing.assert_array_equal(
-        plan.layout.unpack(host(cache.index.arrays["codes"]), 160)[1, ..., 3:83], codes[1, ..., 3:83]
+        plan.scorer.layout.unpack(host(cache.index.arrays["codes"]), 160)[1, ..., 3:83], codes[1, ..., 3:83]
     )
     for name, array in before.items():
         np.testing.assert_array_equal(host(getattr(cache, name)).view(np.uint16)[0], array[0])
