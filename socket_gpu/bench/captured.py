@@ -19,7 +19,7 @@ REPEATED_LEN = 131072
 def captured_shapes(capture: Capture) -> dict[Shape, str]:
     """The shapes that each layer is measured at, with what its name says of them.
 
-    All steps attend to the tokens that the first of them may see, but for those of a last page that is not full.
+    All steps attend to the tokens that the first of them may see, without the last page where that is not full.
     """
     first = int(capture.positions[_last_steps(capture)].min()) + 1
     length = max(first // PAGE * PAGE, min(first, PAGE))

@@ -75,7 +75,10 @@ def require_exact_scores(name: str, scores: Array, exact: Array, sizes: Array) -
 
 
 def require_draws(name: str, draws: Array, law: DrawLaw) -> None:
-    """Draws [M] are the law's tokens, in order, but for goals within its margin of an edge; -1 behind them."""
+    """Draws [M] are the law's tokens in order, and -1 behind them.
+
+    A goal within the law's margin of an edge may fall on either side of it.
+    """
     drawn, rest = draws[: len(law.goals)], draws[len(law.goals) :]
     inside = (drawn >= 0) & (drawn < len(law.edges))
     if len(drawn) < len(law.goals) or not inside.all() or (rest != -1).any():

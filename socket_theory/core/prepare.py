@@ -62,10 +62,8 @@ def _apart(index: Index, rows: Rows) -> Index:
         return index
 
     def apart(held: Mapping[str, Any]) -> dict[str, Any]:
-        views = {
-            n: a for n, a in held.items() if any(library.may_share_memory(a, own) for own in (rows.keys, rows.values))
-        }
-        return {name: array.copy() for name, array in views.items()}
+        shared = library.may_share_memory
+        return {n: a.copy() for n, a in held.items() if shared(a, rows.keys) or shared(a, rows.values)}
 
     arrays, frozen = apart(index.arrays), apart(index.frozen)
     if not arrays and not frozen:
