@@ -89,7 +89,7 @@ def gpu_on_cpu(cupy_on_cpu: ModuleType) -> Iterator[Any]:
     from socket_gpu.core import _compile, _launch, backend
     from socket_gpu.registry import CupyBackend
 
-    cached = (_compile._module, _launch._attribute, backend._require)
+    cached = (_compile._kernel, _launch._attribute, backend._require)
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
         patch.setitem(sys.modules, "cupy", cupy_on_cpu.CupyOnCpu("cupy"))
         patch.setattr(backend, "missing_requirement", lambda: None)

@@ -1,32 +1,53 @@
-"""Kernel sources, specialised by macros and compiled once a process by CuPy with NVRTC (which caches on disk)."""
+"""Kernel sources, whose templates are specialised and compiled once a process by CuPy with NVRTC (which caches on disk)."""
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
-OPTIONS = ("--std=c++17",)
+OPTIONS = ("--std=c++20",)
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 
 
 def kernel_source(file: str) -> str:
-    """The text of a kernel file, named as "core/attend.cu" is, with `core/common.cuh` in place of its include."""
-    folder = files("socket_gpu")
-    common = (folder / "core" / "common.cuh").read_text()
-    return (folder / file).read_text().replace('#include "common.cuh"', common)
+    """The text of a kernel file, named as "core/attend.cu" is, with the headers of `core` in place of their includes."""
+    folder, seen = files("socket_gpu"), set()
+
+    def inlined(path: str) -> str:
+        def header(found: re.Match[str]) -> str:
+            if found[1] in seen:
+                return ""
+            seen.add(found[1])
+            return inlined(f"core/{found[1]}")
+
+        return _INCLUDE.sub(header, (folder / path).read_text().replace("#pragma once\n", ""))
+
+    return inlined(file)
 
 
-def macro_options(macros: dict[str, Any]) -> tuple[str, ...]:
-    """-D options in a fixed order, so that equal settings compile once."""
-    return tuple(f"-D{name}={value}" for name, value in sorted(macros.items()))
+def specialised(name: str, types: tuple[str, ...], config: dict[str, Any]) -> str:
+    """The C++ name of a kernel template's instance: `attend<__half, AttendConfig{.heads = 4}>`.
+
+    A template takes its element types and then a struct, named as the kernel is, whose fields are the settings.
+    """
+    if not config:
+        return f"{name}<{', '.join(types)}>" if types else name
+    struct = "".join(word.title() for word in name.split("_")) + "Config"
+    fields = ", ".join(f".{field} = {str(value).lower()}" for field, value in config.items())
+    return f"{name}<{', '.join([*types, f'{struct}{{{fields}}}'])}>"
 
 
 @cache
-def _module(file: str, options: tuple[str, ...]) -> Any:
-    return import_module("cupy").RawModule(code=kernel_source(file), options=OPTIONS + options)
+def _kernel(file: str, instance: str) -> Any:
+    module = import_module("cupy").RawModule(
+        code=kernel_source(file), options=OPTIONS, name_expressions=(instance,)
+    )
+    return module.get_function(instance)
 
 
-def compiled(file: str, name: str, **macros: Any) -> Any:
-    """The kernel `name` of `file` for these macros, as a CuPy function."""
-    return _module(file, macro_options(macros)).get_function(name)
+def compiled(file: str, name: str, *types: str, **config: Any) -> Any:
+    """The kernel `name` of `file` for these element types and settings, which are in the order of the struct's fields."""
+    return _kernel(file, specialised(name, types, config))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 ELEMENTS = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double"}
-_SCALARS = {"i": np.int32, "l": np.int64, "u": np.uint64, "f": np.float32, "d": np.float64}
 _SHARED_LIMIT = 48 * 1024
 _MOST_ROWS = 65535
 
@@ -23,9 +22,15 @@ def element(array: Any) -> str:
 
 
 def checked(
-    name: str, array: Any, dtype: Any | None = None, shape: tuple[int, ...] | None = None, alignment: int = 1
+    name: str,
+    array: Any,
+    dtype: Any | None = None,
+    shape: tuple[int, ...] | None = None,
+    alignment: int = 1,
+    contiguous: bool = True,
 ) -> Any:
-    """`array` if it is a C-contiguous CuPy array of this dtype, shape and alignment in bytes on the current device.
+    """`array` if it is a CuPy array of this dtype, shape and alignment in bytes on the current device, C-contiguous too
+    unless the kernel knows its strides.
 
     Raises
     ------
@@ -43,7 +48,7 @@ def checked(
         raise ValueError(f"{name} is on device {array.device.id}: make that device current, or copy the array.")
     if array.data.ptr % alignment:
         raise ValueError(f"{name} starts between multiples of {alignment} bytes: pass a copy of it.")
-    if not array.flags.c_contiguous:
+    if contiguous and not array.flags.c_contiguous:
         raise ValueError(f"{name} is not C-contiguous: pass cupy.ascontiguousarray({name}).")
     return array
 
@@ -68,26 +73,41 @@ def settle() -> None:
     import_module("cupy").cuda.get_current_stream().synchronize()
 
 
-def launch(
-    kernel: Any,
-    grid: tuple[int, ...],
-    block: int,
-    arguments: list[Any],
-    scalars: str,
-    shared_bytes: int = 0,
-) -> None:
-    """Launch on the current stream: `arguments` are arrays (None for a null pointer), then scalars.
+def struct(**fields: Any) -> Any:
+    """The fields of a kernel's struct in their order: arrays, None for a null pointer, numbers, and structs inside.
 
-    `scalars` has a letter each: i int32, l int64, u uint64, f float32, d float64.
+    An int is an `int` of C++ and a float a `float`; NumPy's scalars stand for their own types.
     """
+    values = [_field(name, value) for name, value in fields.items()]
+    made = np.zeros((), _layout(tuple(fields), tuple(value.dtype for value in values)))
+    made[()] = tuple(value[()] for value in values)
+    return made
+
+
+def _field(name: str, value: Any) -> Any:
+    if value is None:
+        return np.uint64(0)
+    if isinstance(value, np.generic) or (type(value) is np.ndarray and value.dtype.names):
+        return value
+    if isinstance(value, int):
+        return np.int32(value)
+    if isinstance(value, float):
+        return np.float32(value)
+    return np.uint64(checked(name, value).data.ptr)
+
+
+@cache
+def _layout(names: tuple[str, ...], dtypes: tuple[Any, ...]) -> Any:
+    return np.dtype(list(zip(names, dtypes, strict=True)), align=True)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], block: int, shared_bytes: int = 0, /, **params: Any) -> None:
+    """Launch on the current stream a kernel that takes one struct, with these fields in their order: see `struct`."""
     if len(grid) > 1 and grid[1] > _MOST_ROWS:
         raise ValueError(f"{grid[1]} sequences times heads were given: pass at most {_MOST_ROWS} at once.")
-    count = len(arguments) - len(scalars)
-    arrays = [np.uint64(0) if a is None else checked("an argument", a) for a in arguments[:count]]
-    values = [_SCALARS[kind](value) for kind, value in zip(scalars, arguments[count:], strict=True)]
     if shared_bytes + kernel.shared_size_bytes > _SHARED_LIMIT and kernel.max_dynamic_shared_size_bytes < shared_bytes:
         kernel.max_dynamic_shared_size_bytes = shared_bytes
-    kernel(grid, (block,), (*arrays, *values), shared_mem=shared_bytes)
+    kernel(grid, (block,), (struct(**params),), shared_mem=shared_bytes)
 
 
 def shared_memory_limit() -> int:

@@ -8,23 +8,65 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import launch
+from socket_gpu.core.rows import DeviceRows, rows_of
+
+_PACK = 16
 
 
 def append_into(slots: Any, rows: Any, spans: Any) -> None:
     """Copy rows [B, Hkv, T, D] behind every span of slots [B, Hkv, N, D]."""
     batch, heads, tokens, dim = rows.shape
-    packs = dim * rows.dtype.itemsize // 16
-    grid = (-(-tokens * packs // 256), batch * heads)
-    arguments = [rows, slots, spans, heads, tokens, slots.shape[2], packs]
-    launch(compiled("core/append.cu", "copy_rows"), grid, 256, arguments, "illi")
+    packs = dim * rows.dtype.itemsize // _PACK
+    launch(
+        compiled("core/append.cu", "copy_rows"),
+        (-(-tokens * packs // 256), batch * heads),
+        256,
+        rows=rows,
+        slots=slots,
+        spans=spans,
+        num_kv_heads=heads,
+        packs=packs,
+        tokens=np.int64(tokens),
+        num_slots=np.int64(slots.shape[2]),
+    )
+
+
+def read_into(keys: Any, values: Any, rows: DeviceRows, spans: Any) -> None:
+    """Copy the tokens behind every span of an owner's rows to keys, values [B, Hkv, T, D]."""
+    (batch, heads, tokens, dim), (_, _, slots, _) = keys.shape, rows.shape
+    packs = dim * keys.dtype.itemsize // _PACK
+    for to, source in ((keys, rows.keys), (values, rows.values)):
+        launch(
+            compiled("core/append.cu", "read_rows", page=rows.page),
+            (-(-tokens * packs // 256), batch * heads),
+            256,
+            slots=rows_of(source),
+            table=rows.block_table(),
+            rows=to,
+            spans=spans,
+            num_kv_heads=heads,
+            packs=packs,
+            tokens=np.int64(tokens),
+            num_slots=np.int64(slots),
+        )
 
 
 def advance_spans(spans: Any, status: Any, tokens: int, num_slots: int) -> None:
     """Lengthen every span by `tokens` where it fits in `num_slots`, else set status bit 0."""
-    kernel = compiled("core/append.cu", "advance_spans")
-    launch(kernel, (-(-len(spans) // 128),), 128, [spans, status, len(spans), tokens, num_slots], "ill")
+    launch(
+        compiled("core/append.cu", "advance_spans"),
+        (-(-len(spans) // 128),),
+        128,
+        spans=spans,
+        status=status,
+        sequences=len(spans),
+        tokens=np.int64(tokens),
+        num_slots=np.int64(num_slots),
+    )
 
 
 def lengthened(array: Any, axis: int, size: int) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import element, launch
+from socket_gpu.core.rows import DeviceRows, rows_of
 
 RESIDENT_BLOCKS = 4 * 132
 _BLOCKS_A_SM = 4
@@ -69,41 +70,48 @@ def attend_into(
     output: Any,
     lse: Any,
     query: Any,
-    keys: Any,
-    values: Any,
+    rows: DeviceRows,
     indices: Any,
     lengths: Any,
     sm_scale: float,
     buffers: AttendBuffers,
     status: Any = None,
 ) -> None:
-    """Exact attention of query [B, Hq, D] over lists [rows, K]: rows are query heads, or KV heads for a shared set.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For values of another dtype or shape than keys.
-    """
-    if values.dtype != keys.dtype:
-        raise TypeError(f"values have dtype {values.dtype} and keys {keys.dtype}: pass values of the keys' dtype.")
-    if values.shape != keys.shape:
-        raise ValueError(f"values have shape {values.shape} and keys {keys.shape}: pass values of the keys' head_dim.")
-    pairs, heads_a_list, block = keys.shape[0] * keys.shape[1], buffers.partial.shape[2], buffers.block
+    """Exact attention of query [B, Hq, D] over lists [rows, K]: rows are query heads, or KV heads for a shared set."""
+    (batch, num_kv_heads, slots, dim), block = rows.shape, buffers.block
+    heads_a_list = buffers.partial.shape[2]
     kernel = compiled(
         "core/attend.cu",
         "attend",
-        KV_T=element(keys),
-        OUT=element(output),
-        QUERY_T=element(query),
-        THREADS=block.threads,
-        HEAD_DIM=query.shape[-1],
-        PACKS=block.packs,
-        LANES=block.lanes,
-        UNROLL=2,
-        BLOCKS_A_SM=_BLOCKS_A_SM if heads_a_list == 1 else 1,
-        HEADS=heads_a_list,
+        element(rows.keys),
+        element(query),
+        element(output),
+        head_dim=dim,
+        page=rows.page,
+        heads=heads_a_list,
+        lanes=block.lanes,
+        packs=block.packs,
+        threads=block.threads,
+        blocks_a_sm=_BLOCKS_A_SM if heads_a_list == 1 else 1,
     )
-    arguments = [query, keys, values, indices, lengths, buffers.partial, buffers.tickets, status, output, lse]
-    arguments += [keys.shape[2], indices.shape[-1], len(indices) // pairs, sm_scale]
-    scale = "d" if keys.dtype.itemsize == 8 else "f"
-    launch(kernel, (buffers.splits, len(indices)), block.threads, arguments, f"lii{scale}")
+    launch(
+        kernel,
+        (buffers.splits, len(indices)),
+        block.threads,
+        query=query,
+        keys=rows_of(rows.keys),
+        values=rows_of(rows.values),
+        table=rows.block_table(),
+        indices=indices,
+        lengths=lengths,
+        partial=buffers.partial,
+        tickets=buffers.tickets,
+        status=status,
+        output=output,
+        lse=lse,
+        slots=slots,
+        max_kept=indices.shape[-1],
+        num_kv_heads=num_kv_heads,
+        lists_a_pair=len(indices) // (batch * num_kv_heads),
+        sm_scale=buffers.partial.dtype.type(sm_scale),
+    )

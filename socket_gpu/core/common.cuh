@@ -1,4 +1,5 @@
 // Shared by every kernel: integer names, element types and 16-byte rows, the total order of scores.
+#pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -34,6 +35,10 @@ template <> struct Element<double> {
 template <typename T> struct __align__(16) Pack {
     static const int SIZE = 16 / sizeof(T);
     T at[SIZE];
+    static __device__ __forceinline__ Pack of(uint4 words) {
+        union { uint4 words; Pack pack; } held = {words};
+        return held.pack;
+    }
 };
 
 // Larger for larger scores; -0.0 counts as 0.0. On the bits, as float arithmetic may flush subnormals.

@@ -9,7 +9,7 @@
 // Rows: query heads, or KV heads for per="kv_head"; `rows_per_sequence` of them share a span. PARTS blocks a row: each
 // finds the threshold and writes its part of the slots, so that few rows keep more of the chip busy.
 // Status bit 2, if asked for: no score of a row is a normal float.
-// survivors [rows, capacity] of keys, the first PER_THREAD a thread in its registers and the rest read again by every
+// survivors [rows, capacity] of keys, the first per_thread a thread in its registers and the rest read again by every
 // pass; counts [3, rows] of survivors and of blocks that have read them, zero on exit, and of searches over all scores.
 // floors [rows, 2]: the next floor and its distance from the threshold, in units of the order of scores.
 //
@@ -30,11 +30,26 @@
 #define WINDOW_WORDS 4096  // slots marked at a time, over 32
 #define FEW 64
 #define FIRST_MARGIN (1u << 20)  // an eighth of an octave
-#define AT_ONCE (BLOCKS_A_SM > 1 ? 1 : 4)  // reads of a thread before it uses the first: none moves past an atomic
 #define GOAL (1.5f * wanted + FEW)         // survivors: floors settle a little lower
 
-// WIDTH scores of neighbouring slots: 4 where rows begin at multiples of 16 bytes, else 1.
-struct __align__(4 * WIDTH) Neighbours {
+struct SelectTokensConfig {
+    int per_thread;   // survivors of a thread in its registers
+    int blocks_a_sm;
+    int width;        // scores of neighbouring slots in a read: 4 where rows begin at multiples of 16 bytes, else 1
+};
+
+struct SelectTokensParams {
+    const float* scores;  // [rows, slots]
+    const i64* spans;
+    const u64* survivors;
+    u32 *counts, *floors, *status;
+    int *indices, *lengths;  // [rows, max_kept], [rows]
+    int slots, rows_per_sequence, capacity, max_kept, sink, window;
+    i64 tokens;
+    double fraction;
+};
+
+template <int WIDTH> struct __align__(4 * WIDTH) Neighbours {
     float at[WIDTH];
 };
 
@@ -211,7 +226,7 @@ template <typename Each> __device__ __forceinline__ u32 select_from(const Each& 
     return last_order;
 }
 
-struct EachSurvivor {
+template <int PER_THREAD> struct EachSurvivor {
     u64 keys[PER_THREAD];
     const u64* list;
     u32 found;
@@ -226,16 +241,17 @@ struct EachSurvivor {
     }
 };
 
-struct EachScore {
+// AT_ONCE reads of a thread before it uses the first: none moves past an atomic.
+template <int WIDTH, int AT_ONCE> struct EachScore {
     const float* scores;
     Span span;
     template <typename Use> __device__ __forceinline__ void operator()(int from, int to, Use use) const {
         const int start = max(from, span.sink_end), stop = min(to, span.window_start);
         for (int first = start / WIDTH + threadIdx.x; first * WIDTH < stop; first += AT_ONCE * SELECT_THREADS) {
-            Neighbours read[AT_ONCE] = {};
+            Neighbours<WIDTH> read[AT_ONCE] = {};
 #pragma unroll
             for (int i = 0; i < AT_ONCE; ++i)
-                if ((first + i * SELECT_THREADS) * WIDTH < stop) read[i] = reinterpret_cast<const Neighbours*>(scores)[first + i * SELECT_THREADS];
+                if ((first + i * SELECT_THREADS) * WIDTH < stop) read[i] = reinterpret_cast<const Neighbours<WIDTH>*>(scores)[first + i * SELECT_THREADS];
 #pragma unroll
             for (int i = 0; i < AT_ONCE * WIDTH; ++i) {
                 const int slot = (first + i / WIDTH * SELECT_THREADS) * WIDTH + i % WIDTH;
@@ -246,71 +262,76 @@ struct EachScore {
 };
 
 // Apart, so that a step that does not need it does not fetch its instructions.
-__device__ __noinline__ u32 select_from_scores(EachScore each, Part part, u32 low, int shift) {
+template <typename Each> __device__ __noinline__ u32 select_from_scores(Each each, Part part, u32 low, int shift) {
     return select_from(each, part, low, shift);
 }
 
-extern "C" __global__ void __launch_bounds__(SELECT_THREADS, BLOCKS_A_SM)
-    select_tokens(const float* __restrict__ scores, const i64* __restrict__ spans, const u64* __restrict__ survivors,
-                  u32* __restrict__ counts, u32* __restrict__ floors, u32* __restrict__ status,
-                  int* __restrict__ indices, int* __restrict__ lengths, int slots, int rows_per_sequence, int capacity, int max_kept, int sink,
-                  int window, i64 tokens, double fraction) {
+template <SelectTokensConfig C>
+__global__ void __launch_bounds__(SELECT_THREADS, C.blocks_a_sm) select_tokens(const __grid_constant__ SelectTokensParams p) {
     const int row = blockIdx.y, part = blockIdx.x, parts = gridDim.x, thread = threadIdx.x;
-    EachSurvivor listed;
-    listed.list = survivors + (i64)row * capacity;
+    constexpr int PER_THREAD = C.per_thread;
+    EachSurvivor<PER_THREAD> listed;
+    listed.list = p.survivors + (i64)row * p.capacity;
     // The first half is read before the count is known: it is nearly always full.
 #pragma unroll
-    for (int i = 0; i < PER_THREAD / 2; ++i) listed.keys[i] = floors ? __ldcs(listed.list + i * SELECT_THREADS + thread) : 0;
-    const u32 found = floors ? counts[row] : 0;
+    for (int i = 0; i < PER_THREAD / 2; ++i) listed.keys[i] = p.floors ? __ldcs(listed.list + i * SELECT_THREADS + thread) : 0;
+    const u32 found = p.floors ? p.counts[row] : 0;
     listed.found = found;
-    const Span span = load_span(spans, row / rows_per_sequence, slots, sink, window);
+    const Span span = load_span(p.spans, row / p.rows_per_sequence, p.slots, p.sink, p.window);
 #pragma unroll
     for (int i = PER_THREAD / 2; i < PER_THREAD; ++i)
-        listed.keys[i] = i * SELECT_THREADS + thread < min(found, (u32)capacity) ? __ldcs(listed.list + i * SELECT_THREADS + thread) : 0;
+        listed.keys[i] = i * SELECT_THREADS + thread < min(found, (u32)p.capacity) ? __ldcs(listed.list + i * SELECT_THREADS + thread) : 0;
     const int length = span.end - span.start, num_forced = span.num_forced();
-    int kept = (int)min((i64)length, tokens);
-    if (tokens < 0) kept = max(min(length, max(1, (int)floor(__dadd_rn(__dmul_rn(fraction, length), 0.5)))), num_forced);
+    int kept = (int)min((i64)length, p.tokens);
+    if (p.tokens < 0) kept = max(min(length, max(1, (int)floor(__dadd_rn(__dmul_rn(p.fraction, length), 0.5)))), num_forced);
     const u32 wanted = (u32)(kept - num_forced);
-    const bool few = found >= wanted && found <= (u32)capacity;
+    const bool few = found >= wanted && found <= (u32)p.capacity;
 
     const int share = (span.end / 32 + 1 - span.start / 32 + parts - 1) / parts * 32, start = span.start / 32 * 32 + part * share;
-    int* out = indices + (i64)row * max_kept;
-    const Part own = {span, start, min(span.end, start + share), wanted, out, max_kept, status};
+    int* out = p.indices + (i64)row * p.max_kept;
+    const Part own = {span, start, min(span.end, start + share), wanted, out, p.max_kept, p.status};
     // Survivors begin at the floor, and the threshold lay `margin` above it; without them, look two octaves around it. A
     // guess: another part may have written the next one already.
-    const u32 floor = floors ? floors[2 * row] : 0, margin = floors ? max(1u, floors[2 * row + 1]) : 1;
+    const u32 floor = p.floors ? p.floors[2 * row] : 0, margin = p.floors ? max(1u, p.floors[2 * row + 1]) : 1;
     u32 last_order;
     if (few)
         last_order = select_from(listed, own, floor, max(0, 25 - __clz(margin)));
     else
-        last_order = select_from_scores({scores + (i64)row * slots, span}, own, margin > 1 ? floor + margin - (1u << 24) : 0, margin > 1 ? 15 : 22);
+        last_order = select_from_scores(EachScore<C.width, (C.blocks_a_sm > 1 ? 1 : 4)>{p.scores + (i64)row * p.slots, span}, own, margin > 1 ? floor + margin - (1u << 24) : 0, margin > 1 ? 15 : 22);
     __syncthreads();
-    if (thread == 0 && floors && atomicAdd(counts + gridDim.y + row, 1u) == (u32)parts - 1)
-        counts[row] = 0, counts[gridDim.y + row] = 0;
+    if (thread == 0 && p.floors && atomicAdd(p.counts + gridDim.y + row, 1u) == (u32)parts - 1)
+        p.counts[row] = 0, p.counts[gridDim.y + row] = 0;
     if (part > 0) return;
-    if (thread == 0 && floors && !few) atomicAdd(counts + 2 * gridDim.y + row, 1u);
-    if (thread == 0 && floors) {
+    if (thread == 0 && p.floors && !few) atomicAdd(p.counts + 2 * gridDim.y + row, 1u);
+    if (thread == 0 && p.floors) {
         // Survivors grow about exponentially with the floor's distance. A miss costs most, so the floor goes down at once
         // and comes up by 1% a step, except after the first one and when the list was too short.
-        const float least = margin == FIRST_MARGIN ? 0.05f : found > (u32)capacity ? 0.5f : 0.99f;
+        const float least = margin == FIRST_MARGIN ? 0.05f : found > (u32)p.capacity ? 0.5f : 0.99f;
         float next = margin * fminf(fmaxf(logf(GOAL / wanted) / logf((float)max(found, wanted + 1) / wanted), least), 1.5f);
         if (found < wanted) next = fmaxf(2 * margin, found ? 0 : (float)FIRST_MARGIN);
         next = fminf(next, (float)(1u << 28));
         if (wanted > 0) {
-            floors[2 * row + 1] = (u32)next;
-            floors[2 * row] = last_order > (u32)next ? last_order - (u32)next : 0;
+            p.floors[2 * row + 1] = (u32)next;
+            p.floors[2 * row] = last_order > (u32)next ? last_order - (u32)next : 0;
         }
     }
-    if (thread == 0) lengths[row] = min(kept, max_kept);
-    for (int i = kept + thread; i < max_kept; i += SELECT_THREADS) out[i] = -1;
+    if (thread == 0) p.lengths[row] = min(kept, p.max_kept);
+    for (int i = kept + thread; i < p.max_kept; i += SELECT_THREADS) out[i] = -1;
 }
 
 // per="kv_head": the scores of a KV head's query heads, added in head order.
-extern "C" __global__ void sum_group(const float* __restrict__ scores, float* __restrict__ total, i64 slots, int group) {
+struct SumGroupParams {
+    const float* scores;  // [B, Hq, slots]
+    float* total;         // [B, Hkv, slots]
+    i64 slots;
+    int group;
+};
+
+__global__ void sum_group(const SumGroupParams p) {
     const i64 slot = (i64)blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
-    if (slot >= slots) return;
-    float sum = scores[row * group * slots + slot];
-    for (int g = 1; g < group; ++g)  // not by +, which flushes subnormals
-        asm("add.rn.f32 %0, %0, %1;" : "+f"(sum) : "f"(scores[(row * group + g) * slots + slot]));
-    total[row * slots + slot] = sum;
+    if (slot >= p.slots) return;
+    float sum = p.scores[row * p.group * p.slots + slot];
+    for (int g = 1; g < p.group; ++g)  // not by +, which flushes subnormals
+        asm("add.rn.f32 %0, %0, %1;" : "+f"(sum) : "f"(p.scores[(row * p.group + g) * p.slots + slot]));
+    p.total[row * p.slots + slot] = sum;
 }

@@ -59,21 +59,41 @@ def select_into(
 ) -> None:
     """Write the kept slots of scores [B, R, N] as ascending rows, -1 padded; faster with the scorer's survivors."""
     batch, per_sequence, slots = scores.shape
-    tokens = -1 if budget.tokens is None else budget.tokens
-    lists = (survivors.keys, survivors.counts, survivors.floors) if survivors else (None, None, None)
-    capacity = survivors.keys.shape[1] if survivors else 0
-    forced = [min(budget.sink, slots), min(budget.window, slots)]
-    limits = [indices.shape[-1], *forced, tokens, budget.fraction or 0.0]
-    arguments = [scores, spans, *lists, status, indices, lengths, slots, per_sequence, capacity, *limits]
-    rows = batch * per_sequence
+    rows, kept = batch * per_sequence, indices.shape[-1]
     parts = max(1, min(_MOST_PARTS, multiprocessors() // rows))
-    crowded = rows * parts > multiprocessors() and indices.shape[-1] <= _THREADS
-    held = min(capacity, _pairs_of_threads(2 * indices.shape[-1])) // _THREADS
+    crowded = rows * parts > multiprocessors() and kept <= _THREADS
+    capacity = survivors.keys.shape[1] if survivors else 0
+    held = min(capacity, _pairs_of_threads(2 * kept)) // _THREADS
     width = 1 if slots % 4 else 4
     checked("scores", scores, alignment=4 * width)
-    macros = {"PER_THREAD": max(2, min(_MOST_HELD, held)), "BLOCKS_A_SM": 2 if crowded else 1, "WIDTH": width}
-    kernel = compiled("core/select_tokens.cu", "select_tokens", **macros)
-    launch(kernel, (parts, rows), _THREADS, arguments, "iiiiiild")
+    kernel = compiled(
+        "core/select_tokens.cu",
+        "select_tokens",
+        per_thread=max(2, min(_MOST_HELD, held)),
+        blocks_a_sm=2 if crowded else 1,
+        width=width,
+    )
+    launch(
+        kernel,
+        (parts, rows),
+        _THREADS,
+        scores=scores,
+        spans=spans,
+        survivors=survivors.keys if survivors else None,
+        counts=survivors.counts if survivors else None,
+        floors=survivors.floors if survivors else None,
+        status=status,
+        indices=indices,
+        lengths=lengths,
+        slots=slots,
+        rows_per_sequence=per_sequence,
+        capacity=capacity,
+        max_kept=kept,
+        sink=min(budget.sink, slots),
+        window=min(budget.window, slots),
+        tokens=np.int64(-1 if budget.tokens is None else budget.tokens),
+        fraction=np.float64(budget.fraction or 0),
+    )
 
 
 def _pairs_of_threads(tokens: int) -> int:
@@ -83,7 +103,13 @@ def _pairs_of_threads(tokens: int) -> int:
 
 def sum_group_into(total: Any, scores: Any) -> None:
     """Scores [B, Hq, N] added over each KV head's group in head order -> [B, Hkv, N]."""
-    batch, heads, slots = scores.shape
-    kernel = compiled("core/select_tokens.cu", "sum_group", PER_THREAD=2, BLOCKS_A_SM=1, WIDTH=1)
-    group = heads // total.shape[1]
-    launch(kernel, (-(-slots // 256), batch * total.shape[1]), 256, [scores, total, slots, group], "li")
+    (batch, heads, slots), num_kv_heads = scores.shape, total.shape[1]
+    launch(
+        compiled("core/select_tokens.cu", "sum_group"),
+        (-(-slots // 256), batch * num_kv_heads),
+        256,
+        scores=scores,
+        total=total,
+        slots=np.int64(slots),
+        group=heads // num_kv_heads,
+    )

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 
 import socket_gpu
-from socket_gpu.core._compile import OPTIONS, kernel_source, macro_options
+from socket_gpu.core._compile import OPTIONS, kernel_source, specialised
+from socket_gpu.core._launch import struct
 from socket_gpu.registry import CupyBackend
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
@@ -71,54 +72,41 @@ LARGEST = [
 ]
 
 
-class StandIn(ModuleType):
-    """NumPy under CuPy's name, for launchers that look at shapes and dtypes; memory is zero."""
-
-    asnumpy = staticmethod(np.asarray)
-    empty = staticmethod(np.zeros)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(np, name)
-
-
 @dataclass(frozen=True)
 class Program:
-    """One NVRTC program: a kernel file under a set of macros."""
+    """One NVRTC program: an instance of a kernel of a file."""
 
     file: str
-    options: tuple[str, ...]
+    instance: str
+
+    @property
+    def name(self) -> str:
+        return self.instance.split("<")[0]
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel of a program with the dynamic shared memory that a launcher asked for."""
+    """A kernel with the layout of its parameters and the dynamic shared memory that a launcher asked for."""
 
     program: Program
-    name: str
+    params: Any
     shared_bytes: int
 
 
-def launches_of(steps: list[tuple[Any, ...]], arch: str, santa_steps: Sequence[tuple[Any, ...]] = ()) -> set[Launch]:
+def launches_of(
+    cupy_on_cpu: ModuleType, steps: list[tuple[Any, ...]], arch: str, santa_steps: Sequence[tuple[Any, ...]] = ()
+) -> set[Launch]:
     """What these decode steps compile and launch, planned and eager, with an append."""
     seen = set()
 
-    def compiled(file: str, name: str, **macros: Any) -> tuple[Program, str]:
-        return Program(file, macro_options(macros)), name
+    def compiled(file: str, name: str, *types: str, **config: Any) -> Program:
+        return Program(file, specialised(name, types, config))
 
-    def launch(kernel: Any, grid: Any, block: int, arguments: Any, scalars: str, shared_bytes: int = 0) -> None:
-        seen.add(Launch(*kernel, shared_bytes))
-
-    def checked(name: str, array: Any, *_: Any, **__: Any) -> Any:
-        return array
-
-    def aligned(array: Any) -> Any:
-        return array
+    def launch(kernel: Program, grid: Any, block: int, shared_bytes: int = 0, /, **params: Any) -> None:
+        seen.add(Launch(kernel, struct(**params).dtype, shared_bytes))
 
     def settle() -> None:
         pass
-
-    def current_device() -> int:
-        return 0
 
     def shared_memory_limit() -> int:
         return SHARED_BYTES[arch]
@@ -126,9 +114,11 @@ def launches_of(steps: list[tuple[Any, ...]], arch: str, santa_steps: Sequence[t
     def multiprocessors() -> int:
         return 108
 
-    fakes = (compiled, launch, checked, aligned, settle, current_device, shared_memory_limit, multiprocessors)
+    fakes = (compiled, launch, settle, shared_memory_limit, multiprocessors)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cupy", StandIn("cupy"))
+        cupy = cupy_on_cpu.CupyOnCpu("cupy")
+        cupy.empty = cupy.zeros
+        patch.setitem(sys.modules, "cupy", cupy)
         patch.setattr("socket_gpu.core.backend.missing_requirement", lambda: None)
         for found in pkgutil.walk_packages(socket_gpu.__path__, "socket_gpu."):
             for fake in fakes:
@@ -176,7 +166,32 @@ class Result:
         return sum(map(int, re.findall(r"(\d+) bytes smem", self._part(name))))
 
     def _part(self, name: str) -> str:
-        return self.log.split(f"entry function '{name}'")[1].split("entry function")[0]
+        return re.split(rf"entry function '_Z{len(name)}{name}", self.log)[1].split("entry function")[0]
+
+
+PARAMETER = """
+template <typename P> P parameter_of(void (*)(P));
+template <typename A, typename B> struct Same { static const bool value = false; };
+template <typename A> struct Same<A, A> { static const bool value = true; };
+template <typename T> struct Pointer { static const bool value = false; };
+template <typename T> struct Pointer<T*> { static const bool value = true; };
+"""
+SCALARS = {"i4": "int", "i8": "i64", "f4": "float", "f8": "double"}
+
+
+def layout_asserts(struct: str, layout: Any) -> str:
+    """C++ that compiles where a launcher's fields lie in the kernel's struct, under these names and with these types."""
+    lines = [f"static_assert(sizeof({struct}) == {layout.itemsize});"]
+    for name, (dtype, offset) in layout.fields.items():
+        lines.append(f"static_assert(__builtin_offsetof({struct}, {name}) == {offset});")
+        field = f"decltype({struct}::{name})"
+        if dtype.names:
+            lines.append(layout_asserts(field, dtype))
+        elif dtype.str[1:] == "u8":
+            lines.append(f"static_assert(Pointer<{field}>::value || Same<{field}, u64>::value);")
+        else:
+            lines.append(f"static_assert(Same<{field}, {SCALARS[dtype.str[1:]]}>::value);")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -186,15 +201,20 @@ class NVRTC:
     library: str
     headers: str
 
-    def compile_program(self, program: Program, arch: str) -> Result:
-        return self.compile_source(kernel_source(program.file), arch, program.options)
+    def compile_launch(self, launch: Launch, arch: str) -> Result:
+        """The program with what its launcher passes checked against what its kernel takes."""
+        instance = launch.program.instance
+        params = f"typedef decltype(parameter_of(&{instance})) Params;"
+        source = [kernel_source(launch.program.file), PARAMETER, params, layout_asserts("Params", launch.params)]
+        return self.compile_source("\n".join(source), arch, instance)
 
-    def compile_source(self, source: str, arch: str, macros: tuple[str, ...] = ()) -> Result:
-        options = (f"--gpu-architecture={arch}", f"-I{self.headers}", "-Xptxas=-v", *OPTIONS, *macros)
+    def compile_source(self, source: str, arch: str, instance: str) -> Result:
+        options = (f"--gpu-architecture={arch}", f"-I{self.headers}", "-Xptxas=-v", *OPTIONS)
         encoded = [option.encode() for option in options]
         lib, program, size = ctypes.CDLL(self.library), ctypes.c_void_p(), ctypes.c_size_t()
         created = lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
         assert created == 0
+        assert lib.nvrtcAddNameExpression(program, instance.encode()) == 0
         status = lib.nvrtcCompileProgram(program, len(encoded), (ctypes.c_char_p * len(encoded))(*encoded))
         lib.nvrtcGetProgramLogSize(program, ctypes.byref(size))
         log = ctypes.create_string_buffer(size.value)
@@ -228,48 +248,52 @@ class Built:
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
-def built(request: pytest.FixtureRequest, nvrtc: NVRTC) -> Built:
-    launches = launches_of(STEPS, request.param, SANTA_STEPS)
-    programs = list({launch.program for launch in launches})
+def built(request: pytest.FixtureRequest, nvrtc: NVRTC, cupy_on_cpu: ModuleType) -> Built:
+    launches = launches_of(cupy_on_cpu, STEPS, request.param, SANTA_STEPS)
+    one_each = {(launch.program, launch.params): launch for launch in launches}
+    programs = [launch.program for launch in one_each.values()]
+    assert len(set(programs)) == len(programs)
     with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
-        results = pool.map(nvrtc.compile_program, programs, [request.param] * len(programs))
+        results = pool.map(nvrtc.compile_launch, one_each.values(), [request.param] * len(programs))
         return Built(request.param, launches, dict(zip(programs, results, strict=True)))
 
 
 def test_every_program_compiles(built: Built) -> None:
     failed = {program: result.log for program, result in built.results.items() if result.status}
     assert not failed, "\n".join(f"{program} for {built.arch}:\n{log}" for program, log in failed.items())
-    for launch in built.launches:
-        assert f"entry function '{launch.name}'" in built.results[launch.program].log
+    for program, result in built.results.items():
+        assert f"entry function '_Z{len(program.name)}{program.name}" in result.log
 
 
 def test_launches_fit_in_the_shared_memory(built: Built) -> None:
     for launch in built.launches:
         result = built.results[launch.program]
         if result.status == 0:
-            assert launch.shared_bytes + result.static_bytes(launch.name) <= SHARED_BYTES[built.arch], launch
+            assert launch.shared_bytes + result.static_bytes(launch.program.name) <= SHARED_BYTES[built.arch], launch
 
 
-def test_loops_over_tokens_of_the_main_case_keep_their_state_in_registers(built: Built) -> None:
+def test_loops_over_tokens_of_the_main_case_keep_their_state_in_registers(
+    built: Built, cupy_on_cpu: ModuleType
+) -> None:
     names = {"hash_keys", "score", "attend", "score_tiles", "draw_values"}
-    launches = [launch for launch in launches_of(MAIN, built.arch, SANTA_STEPS[:1]) if launch.name in names]
-    assert {launch.name for launch in launches} == names
+    launches = [launch for launch in launches_of(cupy_on_cpu, MAIN, built.arch, SANTA_STEPS[:1]) if launch.program.name in names]
+    assert {launch.program.name for launch in launches} == names
     for launch in launches:
-        assert built.results[launch.program].spilled_bytes(launch.name) == 0, launch
+        assert built.results[launch.program].spilled_bytes(launch.program.name) == 0, launch
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_launches_with_many_tables_fit_in_the_shared_memory(arch: str) -> None:
-    largest = max(launches_of(LARGEST, arch), key=lambda launch: launch.shared_bytes)
+def test_launches_with_many_tables_fit_in_the_shared_memory(arch: str, cupy_on_cpu: ModuleType) -> None:
+    largest = max(launches_of(cupy_on_cpu, LARGEST, arch), key=lambda launch: launch.shared_bytes)
     assert largest.shared_bytes <= SHARED_BYTES[arch], largest
 
 
-def test_every_kernel_of_the_sources_is_launched() -> None:
+def test_every_kernel_of_the_sources_is_launched(cupy_on_cpu: ModuleType) -> None:
     pattern = r"__global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\("
     sources = {file.relative_to(KERNELS).as_posix(): file.read_text() for file in KERNELS.glob("*/*.cu")}
     written = {(file, name) for file, source in sources.items() for name in re.findall(pattern, source)}
     assert len(written) >= 8
-    assert written == {(launch.program.file, launch.name) for launch in launches_of(STEPS, "sm_90", SANTA_STEPS)}
+    assert written == {(launch.program.file, launch.program.name) for launch in launches_of(cupy_on_cpu, STEPS, "sm_90", SANTA_STEPS)}
 
 
 @pytest.mark.parametrize("file", sorted(KERNELS.glob("*/*.cu")), ids=lambda file: file.name)
@@ -286,16 +310,29 @@ def test_a_header_ends_with_the_files_that_define_launch_and_test_the_kernel(fil
 def test_sources_include_only_headers_that_every_installation_has() -> None:
     for file in KERNELS.glob("*/*.cu*"):
         for name in re.findall(r"#\s*include\s*[<\"](.+?)[>\"]", file.read_text()):
-            assert name in ("cuda_fp16.h", "cuda_bf16.h", "common.cuh") or name.startswith(("cuda/std/", "cub/")), file
+            own = (KERNELS / "core" / name).is_file()
+            assert own or name in ("cuda_fp16.h", "cuda_bf16.h") or name.startswith(("cuda/std/", "cub/")), file
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_broken_source_is_reported(nvrtc: NVRTC, arch: str) -> None:
     good = kernel_source("core/append.cu")
-    assert nvrtc.compile_source(good, arch).status == 0
-    broken = nvrtc.compile_source(good.replace("spans[", "spends["), arch)
+    assert nvrtc.compile_source(good, arch, "copy_rows").status == 0
+    broken = nvrtc.compile_source(good.replace("spans[", "spends["), arch, "copy_rows")
     assert broken.status != 0
-    assert 'identifier "spends" is undefined' in broken.log
-    unset = nvrtc.compile_program(Program("core/attend.cu", ()), arch)
-    assert unset.status != 0
-    assert "HEAD_DIM" in unset.log
+    assert '"spends"' in broken.log
+    misspelt = nvrtc.compile_source(good, arch, "read_rows<ReadRowsConfig{.pages = 16}>")
+    assert misspelt.status != 0
+    assert "pages" in misspelt.log
+
+
+def test_parameters_of_another_name_order_or_type_are_reported(nvrtc: NVRTC, cupy_on_cpu: ModuleType) -> None:
+    launches = launches_of(cupy_on_cpu, STEPS[-1:], "sm_90")
+    good = next(launch for launch in launches if launch.program.instance == "copy_rows")
+    assert nvrtc.compile_launch(good, "sm_90").status == 0
+    fields = [(name, good.params[name]) for name in good.params.names]
+    swapped = [fields[1], fields[0], *fields[2:]]
+    renamed = [("source", fields[0][1]), *fields[1:]]
+    retyped = [(name, np.dtype("f4") if name == "packs" else dtype) for name, dtype in fields]
+    for wrong in (swapped, renamed, retyped, fields[:-1]):
+        assert nvrtc.compile_launch(replace(good, params=np.dtype(wrong, align=True)), "sm_90").status != 0

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from socket_gpu.core._compile import kernel_source, macro_options
+from socket_gpu.core._compile import kernel_source, specialised
+from socket_gpu.core._launch import struct
 from socket_theory import Budget
 from socket_theory.core.numpy_backend import NumpyBackend
 from socket_theory.core.selection import rank_keys
@@ -22,13 +23,13 @@ SMALLEST = np.array([np.finfo(np.float32).tiny])
 
 
 @pytest.fixture(scope="module")
-def select(cupy_on_cpu: ModuleType) -> Callable[..., Any]:
+def select(gpu_on_cpu: Any, cupy_on_cpu: ModuleType) -> Callable[..., Any]:
     """(indices [K], times that all scores were searched) of scores [N], with a floor and its margin or without.
 
     A floor given as an array is also written to.
     """
-    macros = macro_options({"PER_THREAD": 2, "BLOCKS_A_SM": 1, "WIDTH": 4})
-    kernel = cupy_on_cpu.Kernel(kernel_source("core/select_tokens.cu"), macros, "select_tokens")
+    instance = specialised("select_tokens", (), {"per_thread": 2, "blocks_a_sm": 1, "width": 4})
+    kernel = cupy_on_cpu.Kernel(kernel_source("core/select_tokens.cu"), instance)
 
     def selected(
         scores: Any,
@@ -53,11 +54,27 @@ def select(cupy_on_cpu: ModuleType) -> Callable[..., Any]:
             counts[0] = len(keys)
             survivors[: len(keys)] = np.random.default_rng(1).permutation(keys)[:CAPACITY]
         tokens = -1 if budget.tokens is None else budget.tokens
-        spans = np.array([span], np.int64)
-        lists = [np.uint64(0)] * 3 if floors is None else [survivors, counts, floors]
-        arrays = [a.view(cupy_on_cpu.Array) if a.ndim else a for a in (scores, spans, *lists, status, indices, lengths)]
-        numbers = map(np.int32, (len(scores), 1, CAPACITY, room, budget.sink, budget.window))
-        kernel((parts, 1), (THREADS,), (*arrays, *numbers, np.int64(tokens), np.float64(budget.fraction or 0)))
+        own = [a.view(cupy_on_cpu.Array) for a in (scores, np.array([span], np.int64), status, indices, lengths)]
+        lists = [None if floors is None else a.view(cupy_on_cpu.Array) for a in (survivors, counts, floors)]
+        params = struct(
+            scores=own[0],
+            spans=own[1],
+            survivors=lists[0],
+            counts=lists[1],
+            floors=lists[2],
+            status=own[2],
+            indices=own[3],
+            lengths=own[4],
+            slots=len(scores),
+            rows_per_sequence=1,
+            capacity=CAPACITY,
+            max_kept=room,
+            sink=budget.sink,
+            window=budget.window,
+            tokens=np.int64(tokens),
+            fraction=np.float64(budget.fraction or 0),
+        )
+        kernel((parts, 1), (THREADS,), (params,))
         assert counts[:2].tolist() == [0, 0] or floors is None
         assert lengths[0] == min(kept, room)
         vanished = kept > span[1] - len(slots) and (orders[slots] < rank_keys(SMALLEST)[0] >> np.uint64(32)).all()

@@ -19,6 +19,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __noinline__
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__ static
 #define __align__(bytes) alignas(bytes)

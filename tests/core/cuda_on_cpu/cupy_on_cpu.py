@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 UNWRITTEN = -(2**30)
 INSTALL = "no C++ compiler is installed: install g++ or clang++."
-FLAGS = ["-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
+FLAGS = ["-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
 ATTRIBUTES = {"MaxSharedMemoryPerBlockOptin": 227 * 1024, "MultiProcessorCount": 6}
 RUN = """
 extern "C" const char* run(int x, int y, int threads, int shared_bytes, void** arguments) {
@@ -50,23 +50,23 @@ def cpp_source(source: str) -> str:
     """CUDA C++ with its dynamic shared memory named and its inline assembly as calls of `ptx`."""
     shared = r"extern __shared__ (?:__align__\(16\) )?(\w+) (\w+)\[\];"
     source = re.sub(shared, r"\1* const \2 = reinterpret_cast<\1*>(dynamic_shared);", source)
-    statement = r'asm(?: volatile)?\(((?:\s*(?:"[^"]*"|MMA_T))+)(.*?)\);'
+    statement = r'asm(?: volatile)?\(((?:\s*"[^"]*")+)(.*?)\);'
 
     def call(found: re.Match[str]) -> str:
-        operands = re.sub(r'[\s:,]*"[+=]?[rfl]"\s*\(', ", (", found[2])
+        operands = re.sub(r'[\s:,]*"[+=]?[rfln]"\s*\(', ", (", found[2])
         return f"ptx({found[1]}{operands});"
 
     return re.sub(statement, call, source, flags=re.DOTALL)
 
 
 @cache
-def built(code: str, options: tuple[str, ...], name: str) -> Any:
+def built(code: str, name: str) -> Any:
     """The function that launches a kernel, and says what went wrong or nothing."""
     assert COMPILER is not None, INSTALL
     folder = Path(mkdtemp(prefix="kernel-"))
     try:
         (folder / "kernel.cpp").write_text(f'#include "cuda.h"\n{cpp_source(code)}\n{RUN.replace("KERNEL", name)}')
-        command = [COMPILER, *FLAGS, f"-I{FOLDER}", *options, "kernel.cpp", "-o", "kernel.so"]
+        command = [COMPILER, *FLAGS, f"-I{FOLDER}", "kernel.cpp", "-o", "kernel.so"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[:4000]
         function = ctypes.CDLL(str(folder / "kernel.so")).run
@@ -81,11 +81,11 @@ class Kernel:
 
     shared_size_bytes = max_dynamic_shared_size_bytes = 0
 
-    def __init__(self, code: str, options: tuple[str, ...], name: str) -> None:
-        self.program = code, options, name
+    def __init__(self, code: str, name: str) -> None:
+        self.program = code, name
 
     def __call__(self, grid: Any, block: Any, arguments: Any, *, shared_mem: int = 0) -> None:
-        held = [np.array(a.ctypes.data if isinstance(a, Array) else a) for a in arguments]
+        held = [np.array(a) for a in arguments]
         pointers = (ctypes.c_void_p * len(held))(*(a.ctypes.data for a in held))
         sizes = (grid[0], grid[1] if len(grid) > 1 else 1, block[0], shared_mem)
         if Stream.recorded is not None:
@@ -95,17 +95,17 @@ class Kernel:
 
     def _launch(self, sizes: tuple[int, ...], pointers: Any, kept_alive: Any) -> None:
         wrong = built(*self.program)(*map(ctypes.c_int, sizes), pointers)
-        assert wrong is None, f"the kernel {self.program[2]} {wrong.decode()}."
+        assert wrong is None, f"the kernel {self.program[1]} {wrong.decode()}."
 
 
 class RawModule:
     """The kernels of a source."""
 
-    def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
-        self.code, self.options = code, tuple(o for o in options if not o.startswith("--std"))
+    def __init__(self, *, code: str, options: tuple[str, ...], name_expressions: tuple[str, ...]) -> None:
+        self.code = code
 
     def get_function(self, name: str) -> Kernel:
-        return Kernel(self.code, self.options, name)
+        return Kernel(self.code, name)
 
 
 class Graph:

@@ -6,11 +6,11 @@
 static size_t __cvta_generic_to_shared(const void* address) { return (const char*)address - dynamic_shared; }
 
 // cp.async.commit_group and wait_group: a copy happens when it is waited for, so that a wait too few is seen.
-static void ptx(const char* text) {
+static void ptx(const char* commit_group) { fiber->copies.push_back({}); }
+
+static void ptx(const char* wait_group, int open) {
     Copies& groups = fiber->copies;
-    if (strstr(text, "commit_group")) return groups.push_back({});
-    const size_t left = strtol(strstr(text, "wait_group") + 10, nullptr, 10) + 1;
-    for (; groups.size() > left; groups.erase(groups.begin()))
+    for (; (int)groups.size() > open + 1; groups.erase(groups.begin()))
         for (Copy copy : groups.front()) memcpy(copy.to, copy.from, 16);
 }
 
