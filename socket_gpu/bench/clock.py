@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from socket_gpu.core._launch import launch, multiprocessors
+from socket_gpu.core._launch import multiprocessors
 
 FLUSH_BYTES = 256 * 2**20
 BANDWIDTH_BYTES = 2 * 2**30
@@ -53,7 +53,8 @@ class Reader:
         self.kernel = cupy.RawKernel(_READ, "read_all")
 
     def __call__(self) -> None:
-        launch(self.kernel, (8 * multiprocessors(),), 256, [self.buffer, self.sink, self.buffer.size // 4], "l")
+        packs = np.int64(self.buffer.size // 4)
+        self.kernel((8 * multiprocessors(),), (256,), (self.buffer, self.sink, packs))
 
 
 def _nothing(*_: int) -> None:

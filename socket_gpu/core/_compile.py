@@ -1,4 +1,4 @@
-"""Kernel sources, whose templates are specialised and compiled once a process by CuPy with NVRTC (which caches on disk)."""
+"""Kernel sources, whose templates CuPy compiles once a process with NVRTC, and caches on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 
 
 def kernel_source(file: str) -> str:
-    """The text of a kernel file, named as "core/attend.cu" is, with the headers of `core` in place of their includes."""
+    """The text of a kernel file, named as "core/attend.cu" is, with the headers of `core` in the place of includes."""
     folder, seen = files("socket_gpu"), set()
 
     def inlined(path: str) -> str:
@@ -42,12 +42,10 @@ def specialised(name: str, types: tuple[str, ...], config: dict[str, Any]) -> st
 
 @cache
 def _kernel(file: str, instance: str) -> Any:
-    module = import_module("cupy").RawModule(
-        code=kernel_source(file), options=OPTIONS, name_expressions=(instance,)
-    )
+    module = import_module("cupy").RawModule(code=kernel_source(file), options=OPTIONS, name_expressions=(instance,))
     return module.get_function(instance)
 
 
 def compiled(file: str, name: str, *types: str, **config: Any) -> Any:
-    """The kernel `name` of `file` for these element types and settings, which are in the order of the struct's fields."""
+    """The kernel `name` of `file` for these element types and settings, in the order of the struct's fields."""
     return _kernel(file, specialised(name, types, config))

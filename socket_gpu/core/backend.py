@@ -12,6 +12,7 @@ from socket_gpu.core import attend, select_tokens
 from socket_gpu.core._launch import on_device, row_major
 from socket_gpu.core.append import lengthened
 from socket_gpu.core.requirements import missing_requirement
+from socket_gpu.core.rows import DeviceRows
 from socket_theory.core.selection import Budget
 
 _MOST_DIM = 256
@@ -89,14 +90,14 @@ class CupyBackend:
         return cupy.repeat(indices, group, axis=1) if budget.per == "kv_head" else indices
 
     def attend(self, query: Any, rows: Any, indices: Any, sm_scale: float) -> tuple[Any, Any]:
-        cupy, (batch, heads, dim) = self.cupy, query.shape
-        keys, values = (row_major(_checked_rows(array)) for array in (rows.keys, rows.values))
+        cupy, (batch, heads, dim), own = self.cupy, query.shape, DeviceRows.readable(rows)
+        _checked_rows(own.keys)
         lengths = (indices >= 0).sum(axis=-1).astype(np.int32).reshape(-1)
-        wide = np.float64 if keys.dtype.itemsize == 8 else np.float32
+        wide = np.float64 if own.keys.dtype.itemsize == 8 else np.float32
         value, lse = cupy.empty((batch, heads, dim), dtype=wide), cupy.empty((batch, heads), dtype=wide)
         lists = row_major(indices.reshape(batch * heads, -1))
-        buffers = attend.AttendBuffers.empty(batch * heads, 1, keys, 1 + lists.shape[-1] // 512, wide)
-        attend.attend_into(value, lse, row_major(query), keys, values, lists, lengths, sm_scale, buffers)
+        buffers = attend.AttendBuffers.empty(batch * heads, 1, own.keys, 1 + lists.shape[-1] // 512, wide)
+        attend.attend_into(value, lse, row_major(query), own, lists, lengths, sm_scale, buffers)
         return value, lse
 
     def average(self, log_weights: Any, rows: Any) -> tuple[Any, Any]:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from socket_gpu.core._launch import checked, settle
-from socket_gpu.core.append import advance_spans, append_into
+from socket_gpu.core.append import advance_spans, append_into, read_into
+from socket_gpu.core.rows import DeviceRows
 from socket_theory.core.array_types import array_type, callers_stream, from_native, to_native
 from socket_theory.core.cache import Cache
+from socket_theory.core.check_growth import require_grown, require_tokens
 from socket_theory.core.checks import require_count, require_head_ratio, require_positive
 from socket_theory.core.finish import output_dtype
+from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.plans import require_no
-from socket_theory.core.rows import DenseRows
+from socket_theory.core.rows import Rows
 
 
 class PlannedStep:
@@ -23,42 +26,35 @@ class PlannedStep:
 
     Queries and tokens are CuPy arrays, or torch CUDA tensors where the cache was prepared from them; kernels are
     launched on CuPy's, or torch's, current stream. `spans` int64 [B, 2] hold (kv_start, kv_len) on the device; those of
-    `cache`, on the host, stay as they were planned.
+    `cache`, on the host, stay as they were planned. Rows of another owner are read where they are; `rows.table` int32
+    [B, blocks] is the plan's own copy of the block table of pages, read anew by every launch: `append` keeps it up, and
+    between replays of a captured graph its owner may write to it.
 
     Raises
     ------
     TypeError, ValueError
-        For a cache of another backend or of rows that somebody else owns, values of another dtype or head_dim than
-        keys, a wrong head ratio, or an out_dtype that is no float.
+        For a cache of another backend, values of another dtype or head_dim than keys, an owner's rows that kernels
+        cannot read where they are, a wrong head ratio, or an out_dtype that is no float.
     """
 
     def __init__(self, cache: Cache, num_qo_heads: int, sm_scale: float | None, out_dtype: Any) -> None:
         cupy = import_module("cupy")
         if cache.backend.name != "cupy":
             raise ValueError(f"the cache is on backend {cache.backend.name!r}: prepare it with CuPy or CUDA arrays.")
-        if not isinstance(cache.rows, DenseRows):
-            raise TypeError(
-                f"the cache reads {type(cache.rows).__name__} and a plan reads and appends to rows of its cache's own: "
-                "pass a cache prepared from arrays keys and values."
-            )
-        keys, values = cache.keys, cache.values
-        if values.dtype != keys.dtype or values.shape != keys.shape:
-            raise ValueError(
-                f"values are {values.dtype} {values.shape} and keys {keys.dtype} {keys.shape}: "
-                "pass values of the keys' dtype and head_dim."
-            )
         with callers_stream(cache.array_type):
             settle()  # what is read below was written there
-        self.cache = cache
-        batch, heads, self.slots, dim = cache.keys.shape
+        self.cache, self.rows = cache, DeviceRows.of(cache.rows)
+        batch, heads, self.slots, dim = cache.rows.shape
+        self.dtype = self.rows.keys.dtype
         self.group = require_head_ratio(require_count("num_qo_heads", num_qo_heads), heads)
         self.sm_scale = 1 / float(np.sqrt(dim)) if sm_scale is None else require_positive("sm_scale", sm_scale)
         self.spans = cupy.asarray(cache.kv_range)
         self.status = cupy.zeros(1, dtype=np.uint32)
-        wide = np.float64 if cache.keys.dtype.itemsize == 8 else np.float32
-        dtype = cache.keys.dtype if out_dtype is None else output_dtype(out_dtype)
+        wide = np.float64 if self.dtype.itemsize == 8 else np.float32
+        dtype = self.dtype if out_dtype is None else output_dtype(out_dtype)
         self.value = cupy.empty((batch, num_qo_heads, dim), dtype=dtype)
         self.lse = cupy.empty((batch, num_qo_heads), dtype=wide)
+        self._grown: dict[int, tuple[Any, Any]] = {}
         self._returned = from_native(self.value, cache.array_type), from_native(self.lse, cache.array_type)
 
     def run(self, query: Any) -> tuple[Any, Any]:
@@ -69,9 +65,9 @@ class PlannedStep:
         TypeError, ValueError
             Before anything is launched, for a query of another library, dtype, shape or layout.
         """
-        shape = (*self.value.shape[:2], self.cache.keys.shape[-1])
+        shape = (*self.value.shape[:2], self.rows.shape[3])
         with callers_stream(self.cache.array_type):
-            native = checked("query", self._native("query", query), self.cache.keys.dtype, shape, alignment=4)
+            native = checked("query", self._native("query", query), self.dtype, shape, alignment=4)
             try:
                 for launch in self.stages(native).values():
                     launch()
@@ -80,28 +76,26 @@ class PlannedStep:
                 raise
         return self._returned
 
-    def append(self, keys: Any, values: Any) -> None:
+    def append(self, keys: Any, values: Any = None, *, tokens: int | None = None) -> None:
         """Add tokens keys, values [B, Hkv, T, D] behind every sequence, in place.
 
-        What does not fit in the planned capacity is dropped, which `check` says.
+        Of a cache that reads an owner's rows: pass those, as to `Cache.append`, after T = `tokens` more were written
+        behind every sequence. What does not fit in the planned capacity is dropped, which `check` says.
 
         Raises
         ------
         TypeError, ValueError
-            Before anything is launched, for tokens of another library, dtype, shape, layout or alignment.
+            Before anything is launched, for tokens of another library, dtype, shape, layout or alignment; for rows that
+            lie elsewhere than when the step was planned, or whose block table has another shape.
         """
         with callers_stream(self.cache.array_type):
-            new = [self._native(name, rows) for name, rows in (("keys", keys), ("values", values))]
-            tokens = new[0].shape[2] if new[0].ndim == 4 else 0
-            if tokens < 1:
-                raise ValueError(f"keys has shape {tuple(new[0].shape)}: pass [B, Hkv, T, D] with at least one token.")
-            shape = (*self.cache.keys.shape[:2], tokens, self.cache.keys.shape[-1])
-            for name, rows in zip(("keys", "values"), new, strict=True):
-                checked(name, rows, self.cache.keys.dtype, shape, alignment=16)
-            append_into(self.cache.keys, new[0], self.spans)
-            append_into(self.cache.values, new[1], self.spans)
+            held = self.cache.rows
+            if isinstance(held, OwnedElsewhere):
+                new = self._read(*require_grown(held, self.cache.array_type, keys, values, tokens))
+            else:
+                new = self._write(keys, values, tokens)
             self._index(*new)
-            advance_spans(self.spans, self.status, tokens, self.slots)
+            advance_spans(self.spans, self.status, new[0].shape[2], self.slots)
 
     def check(self) -> None:
         """Wait for the current stream; RuntimeError with all that went wrong in runs and appends since the last check.
@@ -120,6 +114,30 @@ class PlannedStep:
         each has to run once, in this order, before any runs again.
         """
         raise NotImplementedError
+
+    def _write(self, keys: Any, values: Any, tokens: int | None) -> tuple[Any, Any]:
+        """New tokens, then also in the plan's rows."""
+        require_tokens(keys, tokens)
+        new = self._native("keys", keys), self._native("values", values)
+        count = new[0].shape[2] if new[0].ndim == 4 else 0
+        if count < 1:
+            raise ValueError(f"keys has shape {tuple(new[0].shape)}: pass [B, Hkv, T, D] with at least one token.")
+        shape = (*self.rows.shape[:2], count, self.rows.shape[3])
+        for name, rows in zip(("keys", "values"), new, strict=True):
+            checked(name, rows, self.dtype, shape, alignment=16)
+        append_into(self.rows.keys, new[0], self.spans)
+        append_into(self.rows.values, new[1], self.spans)
+        return new
+
+    def _read(self, grown: Rows, count: int) -> tuple[Any, Any]:
+        """Copies of the tokens that the owner has written behind every sequence."""
+        self.rows.follow(grown)
+        if count not in self._grown:
+            zeros, shape = import_module("cupy").zeros, (*self.rows.shape[:2], count, self.rows.shape[3])
+            self._grown[count] = zeros(shape, dtype=self.dtype), zeros(shape, dtype=self.dtype)
+        new = self._grown[count]
+        read_into(*new, self.rows, self.spans)
+        return new
 
     def _abandon(self) -> None:
         """Undo what a step that was cut short has left."""

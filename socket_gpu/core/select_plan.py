@@ -70,7 +70,7 @@ class SelectPlan(PlannedStep):
         super().__init__(cache, num_qo_heads, sm_scale, out_dtype)
         cupy = import_module("cupy")
         self.budget, self.scorer = require_budget(budget), make_scorer(cache, self.group)
-        batch, heads = cache.keys.shape[:2]
+        batch, heads = cache.rows.shape[:2]
         shared, slots = budget.per == "kv_head", self.scorer.slots
         self.fused = not shared or self.scorer.adds_groups
         rows = heads if shared else num_qo_heads
@@ -82,7 +82,7 @@ class SelectPlan(PlannedStep):
         self.lengths = cupy.empty((batch, rows), dtype=np.int32)
         splits = max(1, min(attend.RESIDENT_BLOCKS // (batch * rows), -(-kept // 64)))
         heads_a_list = self.group if shared else 1
-        self.attention = attend.AttendBuffers.empty(batch * rows, heads_a_list, cache.keys, splits, self.lse.dtype)
+        self.attention = attend.AttendBuffers.empty(batch * rows, heads_a_list, self.rows.keys, splits, self.lse.dtype)
         settle()
 
     def stages(self, query: Any) -> dict[str, Callable[[], None]]:
@@ -118,9 +118,8 @@ class SelectPlan(PlannedStep):
     def _attend(self, query: Any) -> None:
         """Exact attention to them."""
         rows = self.indices.reshape(-1, self.indices.shape[-1])
-        keys, values = self.cache.keys, self.cache.values
         attend.attend_into(
-            self.value, self.lse, query, keys, values, rows, self.lengths, self.sm_scale, self.attention, self.status
+            self.value, self.lse, query, self.rows, rows, self.lengths, self.sm_scale, self.attention, self.status
         )
 
     def _index(self, keys: Any, values: Any) -> None:

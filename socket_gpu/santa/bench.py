@@ -11,6 +11,7 @@ from socket_gpu.bench.captured import captured_shapes, layer_inputs
 from socket_gpu.bench.clock import Clock
 from socket_gpu.bench.dense import measure_dense
 from socket_gpu.bench.inputs import Inputs, free_memory
+from socket_gpu.bench.layouts import LAYOUTS
 from socket_gpu.bench.record import announced, make_record
 from socket_gpu.bench.rows import Row
 from socket_gpu.bench.shape import Shape
@@ -19,11 +20,13 @@ from socket_theory.evaluate.capture import Capture
 from socket_theory.santa.estimator import Santa
 
 _DEFAULT, _FLASH = Santa(128), Santa(128, "flash")
+_LONG = Shape(1, 32, 8, 131072)
 GAUSSIAN: dict[Shape, tuple[Santa, ...]] = {
-    Shape(1, 32, 8, 131072): (_DEFAULT, Santa(256), Santa(512), Santa(1024), _FLASH),
+    _LONG: (_DEFAULT, Santa(256), Santa(512), Santa(1024), _FLASH),
     Shape(8, 32, 8, 32768): (_DEFAULT, Santa(256)),
     Shape(1, 32, 8, 32768): (_DEFAULT, _FLASH),
 }
+_LAID_OUT = {_LONG: LAYOUTS[1:]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,8 @@ class Case:
     methods: tuple[Santa, ...]
     make: Callable[[], Inputs]
     source: str | None = None
+    layouts: tuple[str, ...] = ()
+    """Other places of keys and values, at which the first method is measured again."""
 
     def __str__(self) -> str:
         return f"{self.shape}, {self.source or 'random inputs'}"
@@ -44,6 +49,9 @@ class Case:
         for method in self.methods:
             free_memory()
             rows.append(measure_santa(inputs, self.shape, method, clock))
+        for layout in self.layouts:
+            free_memory()
+            rows.append(measure_santa(inputs, self.shape, self.methods[0], clock, layout))
         named = {} if self.source is None else {"input": self.source}
         return [replace(row, settings=row.settings | named) for row in rows]
 
@@ -55,7 +63,10 @@ def santa_cases(capture: Capture | None) -> list[Case]:
     """
     captured = [] if capture is None else _captured_cases(capture)
     methods = {case.shape: case.methods for case in captured} | GAUSSIAN
-    return captured + [Case(shape, found, partial(Inputs.draw, shape)) for shape, found in methods.items()]
+    return captured + [
+        Case(shape, found, partial(Inputs.draw, shape), layouts=_LAID_OUT.get(shape, ()))
+        for shape, found in methods.items()
+    ]
 
 
 def _captured_cases(capture: Capture) -> list[Case]:

@@ -13,6 +13,7 @@ from socket_gpu.bench.byte_model import santa_bytes
 from socket_gpu.bench.clock import Clock, capture
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import Inputs
+from socket_gpu.bench.layouts import OWN, laid_out, named
 from socket_gpu.bench.rows import Row
 from socket_gpu.bench.shape import SEED, Shape
 from socket_gpu.bench.stages import next_query, stage_us
@@ -22,15 +23,15 @@ from socket_theory.core.rng import Key
 from socket_theory.santa.estimator import Santa
 
 
-def measure_santa(inputs: Inputs, shape: Shape, method: Santa, clock: Clock) -> Row:
-    """The row of one method; `kept_tokens` is the mean number of distinct rows that a head drew in the last step.
+def measure_santa(inputs: Inputs, shape: Shape, method: Santa, clock: Clock, layout: str = OWN) -> Row:
+    """The row of one method and layout; `kept_tokens` is the mean number of distinct rows that a head drew in the last step.
 
     Raises
     ------
     GateError
         If anything the step computes is wrong.
     """
-    cache = method.prepare(inputs.keys, inputs.values)
+    cache = method.prepare(*laid_out(inputs, layout))
     plan = SantaPlan(cache, num_qo_heads=shape.num_qo_heads, key=Key.from_seed(SEED))
     query = inputs.queries[0].copy()
     checked_run(plan, query, lambda: plan.run(query))
@@ -47,7 +48,7 @@ def measure_santa(inputs: Inputs, shape: Shape, method: Santa, clock: Clock) -> 
     shared = draws.reshape(shape.batch, shape.num_kv_heads, -1)
     return Row(
         method="santa",
-        settings=asdict(method) | {"seed": SEED},
+        settings=asdict(method) | {"seed": SEED} | named(layout),
         shape=shape,
         kept_tokens=round(float(distinct_rows(draws).mean())),
         bytes=santa_bytes(shape, int(distinct_rows(shared).sum())),

@@ -57,7 +57,8 @@ def _check_row(
     """Scores against exact ones, draws against those of the plan's scores, value against the rows drawn."""
     cache, method, name = plan.cache, plan.method, f"sequence {sequence}, query head {head}"
     host, row = cache.backend.to_host, sequence * plan.value.shape[1] + head
-    keys, values = (host(array[sequence, head // plan.group]) for array in (cache.keys, cache.values))
+    rows = cache.rows.read(sequence, head // plan.group, slice(None))
+    keys, values = (host(array) for array in rows)
     exact = attention_logits(query, keys, plan.sm_scale)
     scores = math.log(2) * host(plan.scores[row])[: len(keys)].astype(np.float64)
     magnitudes = np.abs(keys.astype(np.float32)) @ np.abs(query.astype(np.float32))

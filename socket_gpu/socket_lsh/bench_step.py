@@ -12,6 +12,7 @@ from socket_gpu.bench.byte_model import socket_bytes
 from socket_gpu.bench.clock import REPEATS, Clock, capture
 from socket_gpu.bench.gate import GateError, poison
 from socket_gpu.bench.inputs import QUERIES, Inputs
+from socket_gpu.bench.layouts import laid_out, named
 from socket_gpu.bench.rows import Row
 from socket_gpu.bench.shape import SEED, Shape
 from socket_gpu.bench.stages import next_query, stage_us
@@ -31,7 +32,7 @@ def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock)
         If anything the step computes is wrong.
     """
     method, budget = setting.method, setting.budget
-    cache = method.prepare(inputs.keys, inputs.values, key=Key.from_seed(SEED))
+    cache = method.prepare(*laid_out(inputs, setting.layout), key=Key.from_seed(SEED))
     plan = DecodePlan(cache, num_qo_heads=shape.num_qo_heads, budget=budget)
     query = inputs.queries[0].copy()
     check_index(cache)
@@ -55,7 +56,7 @@ def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock)
     kept, index = budget.kept(shape.kv_len), index_bytes_a_token(cache)
     return Row(
         method="socket",
-        settings=asdict(method) | {"sink": budget.sink, "window": budget.window, "seed": SEED},
+        settings=asdict(method) | {"sink": budget.sink, "window": budget.window, "seed": SEED} | named(setting.layout),
         shape=shape,
         nominal_bits=method.nominal_bits,
         bits_per_token=8 * index,
@@ -69,7 +70,7 @@ def measure_socket(inputs: Inputs, shape: Shape, setting: Setting, clock: Clock)
 
 def index_bytes_a_token(cache: Cache) -> int:
     """Bytes of the index, padding to blocks included, that a KV head stores for a token."""
-    return sum(int(array.nbytes) for array in cache.index.arrays.values()) // int(np.prod(cache.keys.shape[:3]))
+    return sum(int(array.nbytes) for array in cache.index.arrays.values()) // int(np.prod(cache.rows.shape[:3]))
 
 
 def _first_query(plan: DecodePlan, inputs: Inputs, query: Any) -> Callable[[int], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from socket_gpu.bench.layouts import LAYOUTS, OWN
 from socket_gpu.bench.shape import Shape
 from socket_theory.core.selection import Budget
 from socket_theory.socket_lsh.estimator import Socket
@@ -14,10 +15,11 @@ INDEX = "index"
 
 @dataclass(frozen=True)
 class Setting:
-    """SOCKET's settings and the tokens they keep."""
+    """SOCKET's settings, the tokens they keep, and where keys and values lie."""
 
     method: Socket
     budget: Budget
+    layout: str = OWN
 
 
 def keeping(divisor: int) -> Setting:
@@ -50,6 +52,7 @@ GROUPS: dict[str, list[tuple[Shape, Setting]]] = {
         (_GQA, keeping(10)),
         (_GQA, keeping(50)),
     ],
+    "rows": [(_GQA, replace(RELEASED, layout=layout)) for layout in LAYOUTS],
     "growth": [(Shape(1, 32, 8, 16384 * 2**doubling), RELEASED) for doubling in range(7)],
 }
 GROUP_NAMES = (*GROUPS, INDEX)

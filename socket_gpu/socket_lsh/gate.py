@@ -35,12 +35,13 @@ def check_index(cache: Cache) -> None:
     GateError
         Naming the first sequence and head that is wrong.
     """
-    for sequence, head in sampled_rows(*cache.keys.shape[:2]):
+    for sequence, head in sampled_rows(*cache.rows.shape[:2]):
         name = f"sequence {sequence}, KV head {head}"
         slots, codes, norms = _sampled_index(cache, sequence, head)
-        require_codes(name, codes, _host(cache, cache.keys[sequence, head])[slots], cache.sample)
+        keys, values = (_host(cache, array) for array in cache.rows.read(sequence, head, slots))
+        require_codes(name, codes, keys, cache.sample)
         if norms is not None:
-            require_norms(name, norms, _host(cache, cache.values[sequence, head])[slots])
+            require_norms(name, norms, values)
 
 
 def check_step(plan: Any, query: Any) -> None:
@@ -57,12 +58,12 @@ def check_step(plan: Any, query: Any) -> None:
     except RuntimeError as error:
         raise gate.GateError(str(error)) from error
     indices, value, queries = (_host(cache, array) for array in (plan.indices, plan.value, query))
-    again = cache.backend.select(plan.scores, cache.kv_range, budget, cache.keys.shape[1])
+    again = cache.backend.select(plan.scores, cache.kv_range, budget, cache.rows.shape[1])
     if not np.array_equal(indices, _host(cache, again)):
         raise gate.GateError("the planned selection differs from the backend's selection of the same scores.")
     if not np.isfinite(value.astype(np.float32)).all():
         raise gate.GateError("the output holds NaN or infinity.")
-    group = queries.shape[1] // cache.keys.shape[1]
+    group = queries.shape[1] // cache.rows.shape[1]
     for sequence, head in sampled_rows(*queries.shape[:2]):
         name, kv_head = f"sequence {sequence}, query head {head}", head // group
         kept, one = indices[sequence, head], queries[sequence, head]
@@ -70,7 +71,7 @@ def check_step(plan: Any, query: Any) -> None:
         slots, codes, norms = _sampled_index(cache, sequence, kv_head)
         gate.require_scores(name, scores[slots], _reference_scores(cache, one, codes, norms))
         gate.require_selection(name, kept, scores, budget)
-        keys, values = (_host(cache, array[sequence, kv_head])[kept] for array in (cache.keys, cache.values))
+        keys, values = (_host(cache, array) for array in cache.rows.read(sequence, kv_head, kept))
         gate.require_value(name, value[sequence, head], softmax_attention(one, keys, values).value)
 
 

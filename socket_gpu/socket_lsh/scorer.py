@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from socket_gpu.core.append import lengthened
 from socket_gpu.socket_lsh import hash_keys, score
 from socket_gpu.socket_lsh.codes import LANES, CodeLayout
 from socket_theory.core.cache import Cache
@@ -35,7 +36,10 @@ class CodeScorer:
         """For so many query heads a KV head."""
         method, frozen, arrays = cache.method, cache.index.frozen, cache.index.arrays
         layout, collision = CodeLayout(method.num_tables, method.num_planes), collision_of(method)
-        center = frozen.get("center")
+        center, blocks = frozen.get("center"), layout.slot_blocks(cache.rows.shape[2])
+        if blocks > arrays["codes"].shape[2]:  # of an owner's rows that have grown
+            sizes = {"codes": blocks, "value_norms": LANES * blocks}
+            arrays = {name: lengthened(array, 2, sizes[name]) for name, array in arrays.items()}
         return cls(
             layout,
             collision,
@@ -44,7 +48,7 @@ class CodeScorer:
             None if center is None else import_module("cupy").ascontiguousarray(center.astype(np.float64)),
             hash_keys.plane_fragments(cache.sample),
             hash_keys.hash_matrix(cache.sample),
-            adds_groups=score.passes(collision.entry(layout, cache.keys.shape[3], group), group) == 1
+            adds_groups=score.passes(collision.entry(layout, cache.rows.shape[3], group), group) == 1
             and layout.rings <= score.MOST_RINGS,
             zero_is_wrong=collision.query_map != "hard",
         )

@@ -16,10 +16,7 @@ def new_tokens(
     held: Rows, batch_shape: tuple[int, ...], held_type: str, keys: Any, values: Any, tokens: int | None
 ) -> Rows:
     """New tokens as rows of their own, checked against those a cache of this batch shape and array type owns."""
-    if isinstance(keys, OwnedElsewhere) or tokens is not None:
-        raise TypeError(
-            "the cache reads no rows of another owner: pass the new tokens as arrays keys and values, without tokens=."
-        )
+    require_tokens(keys, tokens)
     keys, values, kind = check_key_values(keys, values)
     if kind != held_type:
         raise TypeError(f"the cache holds {held_type} arrays and {kind} ones were given: convert them.")
@@ -48,19 +45,33 @@ def grown_rows(
     held: OwnedElsewhere, held_type: str, rows: Any, values: Any, tokens: int | None
 ) -> tuple[Rows, Rows, int]:
     """The owner's rows after they have grown, copies of the new tokens, and how many each sequence got."""
-    kind = type(held).__name__
-    if type(rows) is not type(held) or values is not None or tokens is None:
-        raise TypeError(f"the cache reads {kind}: pass append({kind}(...), tokens=T) after their owner has grown.")
-    count = require_count("tokens", tokens)
-    grown, array_type = rows.native()
-    if array_type != held_type or not grown.fits(held, held.shape[0]):
-        raise ValueError(f"rows of another array type, dtype or shape than the cache's were given: pass its {kind}.")
+    grown, count = require_grown(held, held_type, rows, values, tokens)
     if int(held.ends.max()) + count > grown.shape[2]:
         raise ValueError(f"tokens={count} was given and the rows have {grown.shape[2]} slots: pass longer rows.")
     new = grown.bind(held.kv_range, held.backend).tokens(held.ends, count)
     require_finite("keys", new.keys)
     require_finite("values", new.values)
     return grown, new, count
+
+
+def require_tokens(keys: Any, tokens: int | None) -> None:
+    """TypeError for an owner's rows or their number of tokens, given to a cache that owns its rows."""
+    if isinstance(keys, OwnedElsewhere) or tokens is not None:
+        raise TypeError(
+            "the cache reads no rows of another owner: pass the new tokens as arrays keys and values, without tokens=."
+        )
+
+
+def require_grown(held: OwnedElsewhere, held_type: str, rows: Any, values: Any, tokens: int | None) -> tuple[Any, int]:
+    """The owner's rows with a backend's arrays, and how many tokens each sequence got, if they are like those held."""
+    kind = type(held).__name__
+    if not isinstance(rows, type(held)) or values is not None or tokens is None:
+        raise TypeError(f"the cache reads {kind}: pass append({kind}(...), tokens=T) after their owner has grown.")
+    count = require_count("tokens", tokens)
+    grown, array_type = rows.native()
+    if array_type != held_type or not grown.fits(held, held.shape[0]):
+        raise ValueError(f"rows of another array type, dtype or shape than the cache's were given: pass its {kind}.")
+    return grown, count
 
 
 def reordered(held: Rows, held_type: str, rows: Any, order: Any) -> Rows:

@@ -10,10 +10,12 @@ import numpy as np
 
 from socket_theory.core.array_types import callers_stream, from_native
 from socket_theory.core.cache import Cache
+from socket_theory.core.check_growth import require_grown, require_tokens
 from socket_theory.core.check_query import checked_query, checked_scale
 from socket_theory.core.checks import require_count, require_head_ratio
 from socket_theory.core.definition import require_key
 from socket_theory.core.finish import finish, output_dtype
+from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.plans import require_no
 from socket_theory.core.rng import Key
 from socket_theory.core.selection import Budget, require_budget
@@ -78,17 +80,27 @@ class HostPlan:
 
         return {"step": step}
 
-    def append(self, keys: Any, values: Any) -> None:
-        cache, added = self.cache, np.shape(keys)[-2] if np.ndim(keys) > 1 else 0
+    def append(self, keys: Any, values: Any = None, *, tokens: int | None = None) -> None:
+        cache, held = self.cache, self.cache.rows
+        if isinstance(held, OwnedElsewhere):
+            added = require_grown(held, cache.array_type, keys, values, tokens)[1]
+        else:
+            require_tokens(keys, tokens)
+            added = np.shape(keys)[-2] if np.ndim(keys) > 1 else 0
         fits = cache.rows.ends + added <= self.capacity
         if fits.all():
-            self.cache = cache.append(keys, values)
+            self.cache = cache.append(keys, values, tokens=tokens)
             return
         self._status |= 1
-        if fits.any():
-            longer = replace(cache, rows=cache.rows.with_capacity(None)).append(keys, values)
-            kept = longer.truncate(np.where(fits, longer.kv_len, cache.kv_len))
-            self.cache = replace(kept, rows=kept.rows.with_capacity(cache.capacity))
+        if not fits.any():
+            return
+        lengths = np.where(fits, cache.kv_len + added, cache.kv_len)
+        if isinstance(held, OwnedElsewhere):
+            at = {"kv_start": cache.kv_start, "kv_len": lengths, "backend": cache.backend}
+            self.cache = cache.method.prepare(keys, sample=cache.sample, **at, **cache.index.frozen)
+        else:
+            longer = replace(cache, rows=held.with_capacity(None)).append(keys, values).truncate(lengths)
+            self.cache = replace(longer, rows=longer.rows.with_capacity(cache.capacity))
 
     def check(self) -> None:
         found, self._status = self._status, 0

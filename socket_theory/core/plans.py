@@ -31,10 +31,11 @@ class Plan(Protocol):
     def run(self, query: Any) -> tuple[Any, Any]:
         """One step for queries [B, Hq, D]: (value, lse)."""
 
-    def append(self, keys: Any, values: Any) -> None:
+    def append(self, keys: Any, values: Any = None, *, tokens: int | None = None) -> None:
         """Add tokens keys [B, Hkv, T, D], values [B, Hkv, T, E] behind every sequence, in place.
 
-        Of a sequence where they exceed the planned capacity they are dropped, which `check` says.
+        Of a cache that reads an owner's rows: pass those with `tokens` = T, as to `Cache.append`, at the same place.
+        Of a sequence where they exceed the planned capacity, or an owner's slots, they are dropped, which `check` says.
         """
 
     def check(self) -> None:

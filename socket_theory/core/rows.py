@@ -113,7 +113,8 @@ class ArrayRows(Rows):
         return int(self.keys.nbytes) + int(self.values.nbytes)
 
     def read(self, row: int, kv_head: int, slots: Any) -> tuple[Any, Any]:
-        return self.keys[row, kv_head, slots], self.values[row, kv_head, slots]
+        at = slots if isinstance(slots, slice) else self.backend.to_device(slots)
+        return self.keys[row, kv_head, at], self.values[row, kv_head, at]
 
 
 @dataclass(frozen=True, eq=False)

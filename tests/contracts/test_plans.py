@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from owners import LAYOUTS, RAGGED, Owner, paged
 
-from socket_theory import Bernoulli, Budget, HardLSH, RandomTokens, Santa, Socket
+from socket_theory import Bernoulli, Budget, HardLSH, PagedRows, RandomTokens, Santa, Socket
 from socket_theory.core.check_query import checked_scale
 from socket_theory.core.step import Step
 from socket_theory.testing import assert_close
@@ -142,6 +143,118 @@ def test_what_cannot_be_planned_is_refused(backend, options, error, sentence):
     cache = backend.prepare(Socket(), keys, values)
     with pytest.raises(error, match=sentence):
         cache.plan(6, **({"budget": Budget(tokens=60)} | options))
+
+
+def owned(backend, method, layout, **options):
+    """Plans of an owner's rows and of copies of them, and five tokens to append, which the rows already hold."""
+    owner = Owner(backend, RAGGED, head_dim=64, dtype="float16")
+    owner.grow()
+    rows, at = layout(backend, owner.keys, owner.values), {"kv_start": owner.start, "kv_len": owner.length - 5}
+    mine = backend.prepare(method, rows, **at)
+    index = dict(mine.index.frozen) | ({} if mine.sample is None else {"sample": mine.sample})
+    copies = backend.prepare(method, owner.keys, owner.values, **at, **index)
+    given = {"budget": Budget(tokens=30, sink=4, window=8)} if "budget" in method.takes else {}
+    given |= {"key": backend.key} if "key" in method.takes else {}
+    plans = [cache.plan(6, **given, **options) for cache in (mine, copies)]
+    return owner, rows, plans, [backend.put(array) for array in owner.new]
+
+
+def require_same_bits(backend, query, plans):
+    outputs = [[backend.get(array).copy() for array in plan.run(backend.put(query))] for plan in plans]
+    for left, right in zip(*outputs, strict=True):
+        np.testing.assert_array_equal(left, right)
+    for plan in plans:
+        plan.check()
+
+
+READABLE = [name for name in LAYOUTS if name != "borrowed, strided"] + ["pages of 16, shared", "pages of 7"]
+
+
+@pytest.mark.parametrize("layout", READABLE)
+def test_a_plan_on_an_owners_rows_has_the_bits_of_one_on_copies(backend, planned_method, layout):
+    made = {"pages of 16, shared": paged(16, shared=True), "pages of 7": paged(7)} | LAYOUTS
+    owner, rows, plans, new = owned(backend, planned_method, made[layout])
+    require_same_bits(backend, owner.query, plans)
+    plans[0].append(rows, tokens=5)
+    plans[1].append(*new)
+    require_same_bits(backend, -owner.query, plans)
+
+
+def test_pages_that_an_owner_adds_are_read(backend, planned_method):
+    owner, rows, plans, new = owned(backend, planned_method, paged(4))
+    last = (owner.start + owner.length - 6) // 4
+    later = rows.block_table.copy()
+    for row, block in enumerate(last + 1):
+        rows.block_table[row, block:] = 0
+    before = owned_plan(backend, planned_method, plans[1], rows, owner)
+    require_same_bits(backend, owner.query, [before, plans[1]])
+    before.append(PagedRows(rows.key_pages, rows.value_pages, later), tokens=5)
+    plans[1].append(*new)
+    require_same_bits(backend, -owner.query, [before, plans[1]])
+
+
+def owned_plan(backend, method, like, rows, owner):
+    """A plan of `rows` with the sample, the centre and the options of another one."""
+    cache = like.cache
+    index = dict(cache.index.frozen) | ({} if cache.sample is None else {"sample": cache.sample})
+    mine = backend.prepare(method, rows, kv_start=owner.start, kv_len=owner.length - 5, **index)
+    given = {"budget": Budget(tokens=30, sink=4, window=8)} if "budget" in method.takes else {}
+    return mine.plan(6, **given, **({"key": backend.key} if "key" in method.takes else {}))
+
+
+def test_tokens_beyond_an_owners_slots_are_dropped_sequence_by_sequence(backend, planned_method):
+    owner, rows, plans, new = owned(backend, planned_method, LAYOUTS["pages of 64"])
+    short = [array[:, :, :60] for array in (owner.keys, owner.values)]
+    rows = LAYOUTS["borrowed"](backend, *(array.copy() for array in short))
+    fits = owner.start + owner.length <= 60
+    assert fits.tolist() == [True, True, False]
+    plan = owned_plan(backend, planned_method, plans[1], rows, owner)
+    plan.append(rows, tokens=5)
+    value, _ = plan.run(backend.put(owner.query))
+    with pytest.raises(RuntimeError, match="an append exceeded the planned capacity"):
+        plan.check()
+    found = backend.get(value).copy()
+    plans[1].append(*new)
+    whole = backend.get(plans[1].run(backend.put(owner.query))[0]).copy()
+    np.testing.assert_array_equal(found[:2], whole[:2])
+    assert (found[2] != whole[2]).any()
+
+
+def test_rows_that_a_plan_cannot_follow_are_refused(backend):
+    owner, rows, plans, new = owned(backend, Socket(), LAYOUTS["pages of 16"])
+    pages = (rows.key_pages, rows.value_pages)
+    wrong = [
+        (
+            lambda: plans[0].append(*new),
+            TypeError,
+            r"the cache reads PagedRows: pass append\(PagedRows\(...\), tokens=T\)",
+        ),
+        (lambda: plans[0].append(rows), TypeError, "the cache reads PagedRows"),
+        (lambda: plans[0].append(rows, tokens=0), ValueError, "tokens=0 was given"),
+        (lambda: plans[1].append(rows, tokens=5), TypeError, "the cache reads no rows of another owner"),
+        (lambda: plans[1].append(*new, tokens=5), TypeError, "the cache reads no rows of another owner"),
+        (
+            lambda: plans[0].append(PagedRows(pages[0][:, :1], pages[1][:, :1], rows.block_table), tokens=5),
+            ValueError,
+            "rows of another array type, dtype or shape than the cache's",
+        ),
+    ]
+    if backend.engine.name != "numpy":
+        moved = PagedRows(*(array.copy() for array in pages), rows.block_table)
+        shorter = PagedRows(*pages, rows.block_table[:, :-1])
+        wrong += [
+            (lambda: plans[0].append(moved, tokens=5), ValueError, "the rows lie elsewhere than those the step was"),
+            (lambda: plans[0].append(shorter, tokens=5), ValueError, r"block_table has shape \(3, 4\) and was planned"),
+            (
+                lambda: owned(backend, Socket(), LAYOUTS["borrowed, strided"]),
+                ValueError,
+                "keys lie at strides of .*: pass rows of neighbouring elements",
+            ),
+        ]
+    for call, error, sentence in wrong:
+        with pytest.raises(error, match=sentence):
+            call()
+    require_same_bits(backend, owner.query, plans)
 
 
 @dataclass(frozen=True)

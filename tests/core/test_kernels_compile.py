@@ -180,7 +180,7 @@ SCALARS = {"i4": "int", "i8": "i64", "f4": "float", "f8": "double"}
 
 
 def layout_asserts(struct: str, layout: Any) -> str:
-    """C++ that compiles where a launcher's fields lie in the kernel's struct, under these names and with these types."""
+    """C++ that compiles where the kernel's struct has these fields, in these places and of these types."""
     lines = [f"static_assert(sizeof({struct}) == {layout.itemsize});"]
     for name, (dtype, offset) in layout.fields.items():
         lines.append(f"static_assert(__builtin_offsetof({struct}, {name}) == {offset});")
@@ -276,7 +276,9 @@ def test_loops_over_tokens_of_the_main_case_keep_their_state_in_registers(
     built: Built, cupy_on_cpu: ModuleType
 ) -> None:
     names = {"hash_keys", "score", "attend", "score_tiles", "draw_values"}
-    launches = [launch for launch in launches_of(cupy_on_cpu, MAIN, built.arch, SANTA_STEPS[:1]) if launch.program.name in names]
+    launches = [
+        launch for launch in launches_of(cupy_on_cpu, MAIN, built.arch, SANTA_STEPS[:1]) if launch.program.name in names
+    ]
     assert {launch.program.name for launch in launches} == names
     for launch in launches:
         assert built.results[launch.program].spilled_bytes(launch.program.name) == 0, launch
@@ -293,7 +295,9 @@ def test_every_kernel_of_the_sources_is_launched(cupy_on_cpu: ModuleType) -> Non
     sources = {file.relative_to(KERNELS).as_posix(): file.read_text() for file in KERNELS.glob("*/*.cu")}
     written = {(file, name) for file, source in sources.items() for name in re.findall(pattern, source)}
     assert len(written) >= 8
-    assert written == {(launch.program.file, launch.program.name) for launch in launches_of(cupy_on_cpu, STEPS, "sm_90", SANTA_STEPS)}
+    assert written == {
+        (launch.program.file, launch.program.name) for launch in launches_of(cupy_on_cpu, STEPS, "sm_90", SANTA_STEPS)
+    }
 
 
 @pytest.mark.parametrize("file", sorted(KERNELS.glob("*/*.cu")), ids=lambda file: file.name)
