@@ -24,7 +24,7 @@ from socket_theory.santa.estimator import Santa
 
 
 def measure_santa(inputs: Inputs, shape: Shape, method: Santa, clock: Clock, layout: str = OWN) -> Row:
-    """The row of one method and layout; `kept_tokens` is the mean number of distinct rows that a head drew in the last step.
+    """The row of a method and a layout; `kept_tokens` is the mean number of distinct rows a head drew in the last step.
 
     Raises
     ------
