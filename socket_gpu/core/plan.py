@@ -10,6 +10,7 @@ import numpy as np
 
 from socket_gpu.core._launch import checked, settle
 from socket_gpu.core.append import advance_spans, append_into
+from socket_gpu.core.rows import DeviceRows
 from socket_theory.core.array_types import array_type, callers_stream, from_native, to_native
 from socket_theory.core.cache import Cache
 from socket_theory.core.checks import require_count, require_head_ratio, require_positive
@@ -50,6 +51,7 @@ class PlannedStep:
         with callers_stream(cache.array_type):
             settle()  # what is read below was written there
         self.cache = cache
+        self.rows = DeviceRows.of(cache.rows)
         batch, heads, self.slots, dim = cache.keys.shape
         self.group = require_head_ratio(require_count("num_qo_heads", num_qo_heads), heads)
         self.sm_scale = 1 / float(np.sqrt(dim)) if sm_scale is None else require_positive("sm_scale", sm_scale)
