@@ -47,12 +47,17 @@ template <typename KV, typename Out, DrawValuesConfig C> struct DrawValuesParams
     int slots, tiles, num_qo_heads, num_samples, max_draws;
 };
 
-// A lane's part of a tile, and of a value row.
+// A lane's part of a tile, and of a value row, whose elements stay in words until they are used: taken apart at once, they
+// would be waited for.
 template <int EACH> struct __align__(EACH % 4 == 0 ? 16 : EACH % 2 == 0 ? 8 : 4) Scores {
     float at[EACH];
 };
 template <typename KV, int OWN> struct __align__(2 * OWN) Row {
-    KV at[OWN];
+    u32 words[OWN / 2];
+    __device__ __forceinline__ KV at(int i) const {
+        union { u32 word; KV pair[2]; } held = {words[i / 2]};
+        return held.pair[i % 2];
+    }
 };
 
 // The first word of Philox4x64-10 at counter (index, step, 0, 0), as a uniform on [0, 1) of 53 bits.
@@ -113,14 +118,14 @@ __global__ void __launch_bounds__(C.threads, 2) draw_values(const __grid_constan
     // Masses before each tile, relative to the largest score.
     const int run = (own_tiles + THREADS - 1) / THREADS, begin = min(own_tiles, (int)threadIdx.x * run), end = min(own_tiles, begin + run);
     float m = -INFINITE;
-    for (int t = begin; t < end; ++t) m = fmaxf(m, states[t].x);
+    for (int t = begin; t < end; ++t) m = fmaxf(m, __ldg(&states[t].x));
 #pragma unroll
     for (int reach = 16; reach; reach /= 2) m = fmaxf(m, __shfl_xor_sync(~0u, m, reach));
     if (lane == 0) largest[warp] = m;
     __syncthreads();
     for (int w = 0; w < WARPS; ++w) m = fmaxf(m, largest[w]);
     double mass = 0;
-    for (int t = begin; t < end; ++t) mass += edges[spread(t)] = exp2((double)states[t].x - (double)m) * (double)states[t].y;
+    for (int t = begin; t < end; ++t) mass += edges[spread(t)] = exp2((double)__ldg(&states[t].x) - (double)m) * (double)__ldg(&states[t].y);
     double before = inclusive_sum(mass);
     if (lane == 31) sums[warp] = before;
     __syncthreads();
@@ -147,7 +152,7 @@ __global__ void __launch_bounds__(C.threads, 2) draw_values(const __grid_constan
     float peak = 0;
     auto ask = [&](int tile) {
         coming = reinterpret_cast<const Scores<EACH>*>(p.scores + ((i64)row * p.tiles + tile) * TILE)[lane];
-        peak = states[tile].x;
+        peak = __ldg(&states[tile].x);
     };
     float held[EACH], reached = 0, all = 0, weight = 1, late_weight = 0;
     double low = 0, width = 0, per_width = 0, tile_offset = 0;
@@ -155,7 +160,7 @@ __global__ void __launch_bounds__(C.threads, 2) draw_values(const __grid_constan
     auto add_late = [&] {
         if (late_weight > 0)
 #pragma unroll
-            for (int i = 0; i < OWN; ++i) o[i] += late_weight * Element<KV>::up(late.at[i]);
+            for (int i = 0; i < OWN; ++i) o[i] += late_weight * Element<KV>::up(late.at(i));
     };
     int tile = -1, valid = 0, next = 0;
     if (first < stop) ask(next = tile_of(first));
