@@ -1,7 +1,7 @@
 // Exact scores of every valid token with the query heads of its KV head, and the softmax state of every tile (N9).
 //
-// A warp takes `run` tokens, tiles of `tile`, 16 at a time by tensor cores: keys are the rows of a product, heads its columns.
-// A sum over dims does not care for their order, so a lane reads 16 bytes of a row and takes them as matrix fragments
+// A warp takes `run` tokens, tiles of `tile`, 16 at a time by tensor cores: keys are the rows of a product, heads its
+// columns. A sum over dims does not care for their order, so a lane reads 16 bytes of a row and takes them as matrix fragments
 // of dims that it names itself, and the query is read the same way. Keys are read once and marked so; what stays in the
 // L2 cache are the scores. Rows are asked for 16 tokens ahead; of pages, the block table is read 16 further ahead.
 //

@@ -1,12 +1,13 @@
 // Values drawn by the softmax law of scores that are there already, and their average (N1, N7, N9).
 //
-// Phase carried: draw i of a head is the first token j at which S F_j reaches i + 1 - a, with one offset a and F
-// the distribution function, whose value at a tile's border ends one tile and begins the next. Flash: every tile
-// draws max(1, S / tiles) tokens at its own offset, and has its mass shared among them.
+// Phase carried: draw i of a head is the first token j at which S F_j reaches i + 1 - a, with one offset a and F the
+// distribution function, whose value at a tile's border ends one tile and begins the next. Flash: every tile draws
+// max(1, S / tiles) tokens at its own offset, and has its mass shared among them.
 //
 // Every block of a head adds up the tiles' masses by itself; a warp finds a draw's tile there, then the token in the
-// tile's scores, then, of pages, the token's block, then adds its value row. Blocks are merged by the one that finishes a head last. All sums over
-// masses are double, in one order, so the draws do not depend on how they are split.
+// tile's scores, then, of pages, the token's page in the block table, then adds its value row. Blocks are merged by the
+// one that finishes a head last. All sums over masses are double, in one order, so the draws do not depend on how they
+// are split.
 //
 // Offsets are philox(key, (head << 32 | tile, step, 0, 0)), as in socket_theory/core/rng.py; `steps` [B * Hq] count a head's
 // launches on the device, so that a captured graph draws anew. scores, states: tile_scores.cu. draws [B * Hq, max_draws] of
@@ -20,7 +21,7 @@
 //
 // Reference: socket_theory/santa/samplers.py, socket_theory/santa/tiles.py
 // Launcher: socket_gpu/santa/draw.py
-// Tests: tests/santa/test_draws_on_cpu.py, tests/gpu/test_santa.py
+// Tests: tests/santa/test_draws_on_cpu.py, tests/santa/test_gpu_steps_on_cpu.py, tests/gpu/test_santa.py
 #include "common.cuh"
 #include "last_block.cuh"
 #include "rows.cuh"
@@ -47,11 +48,11 @@ template <typename KV, typename Out, DrawValuesConfig C> struct DrawValuesParams
     int slots, tiles, num_qo_heads, num_samples, max_draws;
 };
 
-// A lane's part of a tile, and of a value row, whose elements stay in words until they are used: taken apart at once, they
-// would be waited for.
+// A lane's part of a tile.
 template <int EACH> struct __align__(EACH % 4 == 0 ? 16 : EACH % 2 == 0 ? 8 : 4) Scores {
     float at[EACH];
 };
+// A lane's part of a value row, in words until it is used: taken apart when it is read, it would be waited for there.
 template <typename KV, int OWN> struct __align__(2 * OWN) Row {
     u32 words[OWN / 2];
     __device__ __forceinline__ KV at(int i) const {
