@@ -48,8 +48,8 @@ class SantaPlan(PlannedStep):
             raise TypeError(f"{method} has no GPU plan: pass a cache of Santa with sampler={' or '.join(SAMPLERS)}.")
         super().__init__(cache, num_qo_heads, sm_scale, out_dtype)
         self.method, self.key = method, require_key(method, key)
-        self.shape = draw.TileShape.of(cache.keys, self.group, method)
-        batch, _, _, dim = cache.keys.shape
+        self.shape = draw.TileShape.of(cache.rows.shape, cache.rows.dtypes[0], self.group, method)
+        batch, _, _, dim = cache.rows.shape
         rows, tiles = batch * num_qo_heads, -(-self.slots // self.shape.tile_len)
         self.scores = cupy.empty((rows, tiles * self.shape.tile_len), dtype=np.float32)
         self.states = cupy.empty((rows, tiles, 2), dtype=np.float32)
@@ -64,14 +64,14 @@ class SantaPlan(PlannedStep):
 
     def _score(self, query: Any) -> None:
         """Scores of every valid token and the softmax state of every tile."""
-        keys, spans = self.cache.keys, self.spans
-        draw.score_tiles_into(self.scores, self.states, query, keys, spans, self.sm_scale, self.shape)
+        rows, spans = self.rows, self.spans
+        draw.score_tiles_into(self.scores, self.states, query, rows, spans, self.sm_scale, self.shape)
 
     def _draw(self) -> None:
         """The draws and the average of their values; the step is counted."""
         draw.draw_values_into(
             (self.value, self.lse, self.draws),
-            (self.scores, self.states, self.cache.values, self.spans),
+            (self.scores, self.states, self.rows, self.spans),
             self.method,
             self.shape,
             (self.key, self.steps),

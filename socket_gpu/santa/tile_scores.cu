@@ -1,14 +1,14 @@
 // Exact scores of every valid token with the query heads of its KV head, and the softmax state of every tile (N9).
 //
-// A warp takes RUN tokens, tiles of TILE, 16 at a time by tensor cores: keys are the rows of a product, heads its columns.
-// A sum over dims does not care for their order, so a lane reads 16 bytes of a row and takes them as matrix fragments
+// A warp takes `run` tokens, tiles of `tile`, 16 at a time by tensor cores: keys are the rows of a product, heads its
+// columns. A sum over dims does not care for their order, so a lane reads 16 bytes of a row and takes them as matrix fragments
 // of dims that it names itself, and the query is read the same way. Keys are read once and marked so; what stays in the
-// L2 cache are the scores.
+// L2 cache are the scores. Rows are asked for 16 tokens ahead; of pages, the block table is read 16 further ahead.
 //
-// query [B, Hq, HEAD_DIM]; keys [B, Hkv, slots, HEAD_DIM]; spans [B, 2]. scores [B * Hq, tiles * TILE] in units of log 2,
-// counted from the span's start; states [B * Hq, tiles] of (largest score, sum of 2^(score - largest)).
+// spans [B, 2]. scores [B * Hq, tiles * tile] in units of log 2, counted from the span's start; states [B * Hq, tiles] of
+// (m, d): the largest score and the sum of 2^(score - m).
 //
-// Cost: 2 * HEAD_DIM bytes a token and KV head from memory, 4 bytes a token and query head to the L2 cache. 131072 tokens,
+// Cost: 2 * head_dim bytes a token and KV head from memory, 4 bytes a token and query head to the L2 cache. 131072 tokens,
 // 32/8 heads of 128, on an H100, where a plain read of the keys takes 87 us: v1, blocks of 256 threads, a warp 256 tokens,
 // 94 us; v2, blocks of 64, a warp 128 tokens, 92. Left: plain loads in place of read-once ones, 102; three blocks of 256 a
 // processor, which spill, 106. Without writing the scores it would be 93 in place of 94.
@@ -17,88 +17,105 @@
 // Launcher: socket_gpu/santa/draw.py
 // Tests: tests/santa/test_gpu_steps_on_cpu.py, tests/gpu/test_santa.py
 #include "common.cuh"
+#include "mma.cuh"
+#include "rows.cuh"
+#include "state.cuh"
 
-#define WARPS (THREADS / 32)
-#define CHUNKS (HEAD_DIM / 32)  // of 8 elements, that a lane reads of a row
+struct ScoreTilesConfig {
+    int head_dim, page;  // 0 for rows without pages
+    int group, tile, run, threads;
+};
 
-__device__ __forceinline__ void multiply(float (&sum)[4], const u32* a, const u32* low, const u32* b) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." MMA_T "." MMA_T ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(a[0]), "r"(low[0]), "r"(a[1]), "r"(low[1]), "r"(b[0]), "r"(b[1]));
-}
+template <typename KV, ScoreTilesConfig C> struct ScoreTilesParams {
+    const KV* query;  // [B * Hq, head_dim]
+    Rows<KV, C.page> keys;
+    BlockTable<C.page> table;
+    const i64* spans;
+    float* scores;
+    float2* states;
+    int slots, tiles, num_kv_heads;
+    float scale;
+};
 
-extern "C" __global__ void __launch_bounds__(THREADS, 8)
-    score_tiles(const KV_T* __restrict__ query, const KV_T* __restrict__ keys, const i64* __restrict__ spans,
-                float* __restrict__ scores, float2* __restrict__ states, i64 slots, int tiles, int num_kv_heads, float scale) {
+template <typename KV, ScoreTilesConfig C>
+__global__ void __launch_bounds__(C.threads, 8) score_tiles(const __grid_constant__ ScoreTilesParams<KV, C> p) {
+    constexpr int GROUP = C.group, TILE = C.tile, WARPS = C.threads / 32;
+    constexpr int CHUNKS = C.head_dim / 32;  // of 8 elements, that a lane reads of a row
     const int pair = blockIdx.y, lane = threadIdx.x % 32, own_row = lane / 4, part = lane % 4;
-    const Span span = load_span(spans, pair / num_kv_heads, slots, 0, 0);
-    const int begin = (blockIdx.x * WARPS + threadIdx.x / 32) * RUN, length = span.end - span.start, stop = min(length, begin + RUN);
+    const int sequence = pair / p.num_kv_heads;
+    const Span span = load_span(p.spans, sequence, p.slots, 0, 0);
+    const int begin = (blockIdx.x * WARPS + threadIdx.x / 32) * C.run, length = span.end - span.start, stop = min(length, begin + C.run);
     if (begin >= length) return;
 
-    u32 asked[CHUNKS][4] = {};
-    const u32* words = reinterpret_cast<const u32*>(query + ((i64)pair * GROUP + own_row) * HEAD_DIM);
+    u32 q[CHUNKS][4] = {};
+    const u32* words = reinterpret_cast<const u32*>(p.query + ((i64)pair * GROUP + own_row) * C.head_dim);
 #pragma unroll
     for (int c = 0; c < CHUNKS; ++c)
 #pragma unroll
         for (int w = 0; w < 4; ++w)
-            if (own_row < GROUP) asked[c][w] = words[(c * 4 + part) * 4 + w];
+            if (own_row < GROUP) q[c][w] = words[(c * 4 + part) * 4 + w];
 
-    const uint4* rows = reinterpret_cast<const uint4*>(keys + ((i64)pair * slots + span.start) * HEAD_DIM);
+    // Slots are counted from the span's start, which takes fewer registers, but for pages.
+    HeadRows<KV, C.page> keys = p.keys.of(sequence, pair % p.num_kv_heads);
+    if constexpr (C.page == 0) keys.base += (i64)span.start * keys.slot_stride;
+    const int origin = C.page ? span.start : 0;
+    auto slot_of = [&](int first, int half) { return origin + min(first + half * 8 + own_row, length - 1); };
+    int block[2];
+    auto look_up = [&](int first) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) block[half] = p.table.block_of(sequence, slot_of(first, half));
+    };
     uint4 next[2][CHUNKS];
     auto load = [&](int first) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half)
+        for (int half = 0; half < 2; ++half) {
+            const uint4* row = reinterpret_cast<const uint4*>(keys.at(block[half], slot_of(first, half)));
 #pragma unroll
-            for (int c = 0; c < CHUNKS; ++c)
-                next[half][c] = __ldcs(rows + (i64)min(first + half * 8 + own_row, length - 1) * (HEAD_DIM / 8) + c * 4 + part);
+            for (int c = 0; c < CHUNKS; ++c) next[half][c] = __ldcs(row + c * 4 + part);
+        }
+        look_up(first + 16);
     };
-    float top[2] = {-INFINITE, -INFINITE}, mass[2] = {0, 0};
+    State<Binary, 0> state[2];
+    look_up(begin);
     load(begin);
 #pragma unroll 1
     for (int first = begin; first < stop; first += 16) {
-        uint4 now[2][CHUNKS];
+        uint4 k[2][CHUNKS];
 #pragma unroll
         for (int half = 0; half < 2; ++half)
 #pragma unroll
-            for (int c = 0; c < CHUNKS; ++c) now[half][c] = next[half][c];
+            for (int c = 0; c < CHUNKS; ++c) k[half][c] = next[half][c];
         if (first + 16 < stop) load(first + 16);
         float sum[4] = {};
 #pragma unroll
         for (int c = 0; c < CHUNKS; ++c) {
-            const u32 *high = &now[0][c].x, *low = &now[1][c].x;
-            multiply(sum, high, low, asked[c]);
-            multiply(sum, high + 2, low + 2, asked[c] + 2);
+            Mma<KV>::multiply(sum, k[0][c].x, k[1][c].x, k[0][c].y, k[1][c].y, q[c][0], q[c][1]);
+            Mma<KV>::multiply(sum, k[0][c].z, k[1][c].z, k[0][c].w, k[1][c].w, q[c][2], q[c][3]);
         }
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const float s[2] = {sum[h] * scale, sum[2 + h] * scale};
+            const float s[2] = {sum[h] * p.scale, sum[2 + h] * p.scale};
             const int head = part * 2 + h;
-            float above = top[h];
+            float larger = state[h].m;
 #pragma unroll
             for (int half = 0; half < 2; ++half)
                 if (first + half * 8 + own_row < length) {
-                    above = fmaxf(above, s[half]);
-                    if (head < GROUP) scores[((i64)pair * GROUP + head) * tiles * TILE + first + half * 8 + own_row] = s[half];
+                    larger = fmaxf(larger, s[half]);
+                    if (head < GROUP) p.scores[((i64)pair * GROUP + head) * p.tiles * TILE + first + half * 8 + own_row] = s[half];
                 }
-            mass[h] *= top[h] == above ? 1.0f : exp2f(top[h] - above);
+            state[h].raise(larger);
 #pragma unroll
             for (int half = 0; half < 2; ++half)
-                if (first + half * 8 + own_row < length) mass[h] += exp2f(s[half] - above);
-            top[h] = above;
+                if (first + half * 8 + own_row < length) state[h].d += exp2f(s[half] - larger);
         }
         if ((first + 16) % TILE && first + 16 < stop) continue;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
 #pragma unroll
-            for (int step = 4; step < 32; step *= 2) {
-                const float other = __shfl_xor_sync(~0u, top[h], step), above = fmaxf(top[h], other);
-                mass[h] *= top[h] == above ? 1.0f : exp2f(top[h] - above);
-                top[h] = above;
-                mass[h] += __shfl_xor_sync(~0u, mass[h], step);
-            }
+            for (int step = 4; step < 32; step *= 2) state[h].merge_lane(step);
             const int head = part * 2 + h;
-            if (own_row == 0 && head < GROUP) states[((i64)pair * GROUP + head) * tiles + first / TILE] = make_float2(top[h], mass[h]);
-            top[h] = -INFINITE, mass[h] = 0;
+            if (own_row == 0 && head < GROUP) p.states[((i64)pair * GROUP + head) * p.tiles + first / TILE] = make_float2(state[h].m, state[h].d);
+            state[h] = {};
         }
     }
 }

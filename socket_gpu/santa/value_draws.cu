@@ -1,16 +1,17 @@
 // Values drawn by the softmax law of scores that are there already, and their average (N1, N7, N9).
 //
-// MODE 0, phase carried: draw i of a head is the first token j at which S F_j reaches i + 1 - a, with one offset a and F
-// the distribution function, whose value at a tile's border ends one tile and begins the next. MODE 1, flash: every tile
-// draws max(1, S / tiles) tokens at its own offset, and has its mass shared among them.
+// Phase carried: draw i of a head is the first token j at which S F_j reaches i + 1 - a, with one offset a and F the
+// distribution function, whose value at a tile's border ends one tile and begins the next. Flash: every tile draws
+// max(1, S / tiles) tokens at its own offset, and has its mass shared among them.
 //
 // Every block of a head adds up the tiles' masses by itself; a warp finds a draw's tile there, then the token in the
-// tile's scores, then adds the token's value row. Blocks are merged by the one that finishes a head last. All sums over
-// masses are double, in one order, so the draws do not depend on how they are split.
+// tile's scores, then, of pages, the token's page in the block table, then adds its value row. Blocks are merged by the
+// one that finishes a head last. All sums over masses are double, in one order, so the draws do not depend on how they
+// are split.
 //
 // Offsets are philox(key, (head << 32 | tile, step, 0, 0)), as in socket_theory/core/rng.py; `steps` [B * Hq] count a head's
-// launches on the device, so that a captured graph draws anew. scores, states: tile_scores.cu. draws [B * Hq, most] of
-// slots, -1 for none, as in a flash tile without mass; partial [B * Hq, splits, HEAD_DIM]; tickets [B * Hq], zero on
+// launches on the device, so that a captured graph draws anew. scores, states: tile_scores.cu. draws [B * Hq, max_draws] of
+// slots, -1 for none, as in a flash tile without mass; partial [B * Hq, splits, head_dim]; tickets [B * Hq], zero on
 // exit. Status bit 1: an output is not finite.
 //
 // After the scores of 131072 tokens and 32 heads on an H100, S = 128 and S = 1024: v1, a draw at a time, sums in double,
@@ -20,20 +21,44 @@
 //
 // Reference: socket_theory/santa/samplers.py, socket_theory/santa/tiles.py
 // Launcher: socket_gpu/santa/draw.py
-// Tests: tests/santa/test_draws_on_cpu.py, tests/gpu/test_santa.py
+// Tests: tests/santa/test_draws_on_cpu.py, tests/santa/test_gpu_steps_on_cpu.py, tests/gpu/test_santa.py
 #include "common.cuh"
+#include "last_block.cuh"
+#include "rows.cuh"
 
-#define WARPS (THREADS / 32)
-#define EACH (TILE / 32)
-#define OWN (HEAD_DIM / 32)
-#define FLASH (MODE == 1)
+struct DrawValuesConfig {
+    int head_dim, page;  // 0 for rows without pages
+    int group, tile, threads;
+    bool flash;
+};
 
-// A lane's part of a tile, and of a value row.
-struct __align__(EACH % 4 == 0 ? 16 : EACH % 2 == 0 ? 8 : 4) Scores {
+template <typename KV, typename Out, DrawValuesConfig C> struct DrawValuesParams {
+    const float* scores;
+    const float2* states;
+    Rows<KV, C.page> values;
+    BlockTable<C.page> table;
+    const i64* spans;
+    u64* steps;
+    int* draws;
+    float* partial;
+    u32 *tickets, *status;
+    Out* output;  // [B * Hq, head_dim]
+    float* lse;   // [B * Hq]
+    u64 key_low, key_high;
+    int slots, tiles, num_qo_heads, num_samples, max_draws;
+};
+
+// A lane's part of a tile.
+template <int EACH> struct __align__(EACH % 4 == 0 ? 16 : EACH % 2 == 0 ? 8 : 4) Scores {
     float at[EACH];
 };
-struct __align__(2 * OWN) Row {
-    KV_T at[OWN];
+// A lane's part of a value row, in words until it is used: taken apart when it is read, it would be waited for there.
+template <typename KV, int OWN> struct __align__(2 * OWN) Row {
+    u32 words[OWN / 2];
+    __device__ __forceinline__ KV at(int i) const {
+        union { u32 word; KV pair[2]; } held = {words[i / 2]};
+        return held.pair[i % 2];
+    }
 };
 
 // The first word of Philox4x64-10 at counter (index, step, 0, 0), as a uniform on [0, 1) of 53 bits.
@@ -72,71 +97,71 @@ __device__ __forceinline__ int find_tile(const double* edges, int tiles, double 
     return first;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    draw_values(const float* __restrict__ scores, const float2* __restrict__ states, const KV_T* __restrict__ values,
-                const i64* __restrict__ spans, u64* __restrict__ steps, int* __restrict__ draws, float* __restrict__ partial,
-                u32* __restrict__ tickets, u32* __restrict__ status, OUT* __restrict__ output, float* __restrict__ lse,
-                i64 slots, u64 key_low, u64 key_high, int tiles, int num_qo_heads, int num_samples, int most) {
+template <typename KV, typename Out, DrawValuesConfig C>
+__global__ void __launch_bounds__(C.threads, 2) draw_values(const __grid_constant__ DrawValuesParams<KV, Out, C> p) {
+    constexpr int DIM = C.head_dim, TILE = C.tile, THREADS = C.threads, WARPS = THREADS / 32;
+    constexpr int EACH = TILE / 32, OWN = DIM / 32;
+    constexpr bool FLASH = C.flash;
     extern __shared__ double edges[];  // [tiles + 1], spread: draws, for flash the share of all mass, before a tile
     __shared__ double sums[WARPS], shared_offset;
-    __shared__ float tops[WARPS], own[WARPS][HEAD_DIM];
-    __shared__ bool last;
+    __shared__ float largest[WARPS], own[WARPS][DIM];
     const int row = blockIdx.y, splits = gridDim.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const Span span = load_span(spans, row / num_qo_heads, slots, 0, 0);
+    const int sequence = row / p.num_qo_heads;
+    const Span span = load_span(p.spans, sequence, p.slots, 0, 0);
     const int length = span.end - span.start, own_tiles = (length + TILE - 1) / TILE;
-    const u64 step = steps[row];
-    const float2* state = states + (i64)row * tiles;
-    const KV_T* rows = values + ((i64)(row / GROUP) * slots + span.start) * HEAD_DIM;
+    const u64 step = p.steps[row];
+    const float2* states = p.states + (i64)row * p.tiles;
+    const HeadRows<KV, C.page> values = p.values.of(sequence, row % p.num_qo_heads / C.group);
 
-    const int a_tile = max(1, num_samples / max(1, own_tiles)), num_draws = FLASH ? a_tile * own_tiles : length > 0 ? num_samples : 0;
-    if (!FLASH && warp == 0) shared_offset = uniform(key_low, key_high, (u64)row << 32, step);
+    const int a_tile = max(1, p.num_samples / max(1, own_tiles)), num_draws = FLASH ? a_tile * own_tiles : length > 0 ? p.num_samples : 0;
+    if (!FLASH && warp == 0) shared_offset = uniform(p.key_low, p.key_high, (u64)row << 32, step);
 
     // Masses before each tile, relative to the largest score.
     const int run = (own_tiles + THREADS - 1) / THREADS, begin = min(own_tiles, (int)threadIdx.x * run), end = min(own_tiles, begin + run);
-    float top = -INFINITE;
-    for (int t = begin; t < end; ++t) top = fmaxf(top, state[t].x);
+    float m = -INFINITE;
+    for (int t = begin; t < end; ++t) m = fmaxf(m, __ldg(&states[t].x));
 #pragma unroll
-    for (int reach = 16; reach; reach /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, reach));
-    if (lane == 0) tops[warp] = top;
+    for (int reach = 16; reach; reach /= 2) m = fmaxf(m, __shfl_xor_sync(~0u, m, reach));
+    if (lane == 0) largest[warp] = m;
     __syncthreads();
-    for (int w = 0; w < WARPS; ++w) top = fmaxf(top, tops[w]);
+    for (int w = 0; w < WARPS; ++w) m = fmaxf(m, largest[w]);
     double mass = 0;
-    for (int t = begin; t < end; ++t) mass += edges[spread(t)] = exp2((double)state[t].x - (double)top) * (double)state[t].y;
+    for (int t = begin; t < end; ++t) mass += edges[spread(t)] = exp2((double)__ldg(&states[t].x) - (double)m) * (double)__ldg(&states[t].y);
     double before = inclusive_sum(mass);
     if (lane == 31) sums[warp] = before;
     __syncthreads();
     before -= mass;
-    double total = 0;
-    for (int w = 0; w < WARPS; ++w) before += w < warp ? sums[w] : 0, total += sums[w];
-    const double unit = (FLASH ? 1 : num_samples) / total;
+    double d = 0;
+    for (int w = 0; w < WARPS; ++w) before += w < warp ? sums[w] : 0, d += sums[w];
+    const double unit = (FLASH ? 1 : p.num_samples) / d;
     for (int t = begin; t < end; ++t) {
         const double next = before + edges[spread(t)];
         edges[spread(t)] = before * unit;
         before = next;
     }
-    if (threadIdx.x == 0) edges[spread(own_tiles)] = FLASH ? 1 : num_samples;
+    if (threadIdx.x == 0) edges[spread(own_tiles)] = FLASH ? 1 : p.num_samples;
     __syncthreads();
 
     const int workers = splits * WARPS, share = (num_draws + workers - 1) / workers, first = ((int)blockIdx.x * WARPS + warp) * share;
     const int stop = min(num_draws, first + share);
     const double offset = FLASH ? 0 : shared_offset;
-    float sum[OWN] = {};
+    float o[OWN] = {};
     // A draw waits for its tile's scores and then for its value row: the scores are asked for a draw ahead, and the row is
     // added a draw later.
     auto tile_of = [&](int i) { return FLASH ? i / a_tile : find_tile(edges, own_tiles, i + (1 - offset)); };
-    Scores coming = {};
+    Scores<EACH> coming = {};
     float peak = 0;
     auto ask = [&](int tile) {
-        coming = reinterpret_cast<const Scores*>(scores + ((i64)row * tiles + tile) * TILE)[lane];
-        peak = state[tile].x;
+        coming = reinterpret_cast<const Scores<EACH>*>(p.scores + ((i64)row * p.tiles + tile) * TILE)[lane];
+        peak = __ldg(&states[tile].x);
     };
     float held[EACH], reached = 0, all = 0, weight = 1, late_weight = 0;
     double low = 0, width = 0, per_width = 0, tile_offset = 0;
-    Row late = {};
+    Row<KV, OWN> late = {};
     auto add_late = [&] {
         if (late_weight > 0)
 #pragma unroll
-            for (int d = 0; d < OWN; ++d) sum[d] += late_weight * Element<KV_T>::up(late.at[d]);
+            for (int i = 0; i < OWN; ++i) o[i] += late_weight * Element<KV>::up(late.at(i));
     };
     int tile = -1, valid = 0, next = 0;
     if (first < stop) ask(next = tile_of(first));
@@ -152,7 +177,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             }
             reached = inclusive_sum(sum_here) - sum_here;
             all = __shfl_sync(~0u, reached + sum_here, 31);
-            if (FLASH) tile_offset = uniform(key_low, key_high, (u64)row << 32 | (u64)tile, step), weight = (float)(width / a_tile);
+            if (FLASH) tile_offset = uniform(p.key_low, p.key_high, (u64)row << 32 | (u64)tile, step), weight = (float)(width / a_tile);
         }
         if (i + 1 < stop) next = tile_of(i + 1);
         if (next != tile) ask(next);
@@ -163,40 +188,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
         for (int e = 0; e < EACH; ++e) smaller += reached + held[e] < goal;
         const int token = tile * TILE + min(__reduce_add_sync(~0u, smaller), valid - 1);
+        const int slot = span.start + token, block = p.table.block_of(sequence, slot);
         const bool drawn = width > 0;  // not where a tile has no mass, or NaN
-        if (lane == 0) draws[(i64)row * most + i] = drawn ? span.start + token : -1;
+        if (lane == 0) p.draws[(i64)row * p.max_draws + i] = drawn ? slot : -1;
         add_late();
-        late = reinterpret_cast<const Row*>(rows + (i64)token * HEAD_DIM)[lane];
+        late = reinterpret_cast<const Row<KV, OWN>*>(values.at(block, slot))[lane];
         late_weight = drawn ? weight : 0;
     }
     add_late();
-    for (int i = num_draws + blockIdx.x * THREADS + threadIdx.x; i < most; i += splits * THREADS) draws[(i64)row * most + i] = -1;
+    for (int i = num_draws + blockIdx.x * THREADS + threadIdx.x; i < p.max_draws; i += splits * THREADS) p.draws[(i64)row * p.max_draws + i] = -1;
 
 #pragma unroll
-    for (int d = 0; d < OWN; ++d) own[warp][lane * OWN + d] = sum[d];
+    for (int i = 0; i < OWN; ++i) own[warp][lane * OWN + i] = o[i];
     __syncthreads();
-    for (int d = threadIdx.x; d < HEAD_DIM; d += THREADS) {
+    for (int dim = threadIdx.x; dim < DIM; dim += THREADS) {
         float added = 0;
-        for (int w = 0; w < WARPS; ++w) added += own[w][d];
-        partial[((i64)row * splits + blockIdx.x) * HEAD_DIM + d] = added;
+        for (int w = 0; w < WARPS; ++w) added += own[w][dim];
+        p.partial[((i64)row * splits + blockIdx.x) * DIM + dim] = added;
     }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) last = atomicAdd(tickets + row, 1u) == (u32)splits - 1;
-    __syncthreads();
-    if (!last) return;
-    __threadfence();
+    if (!last_block(p.tickets + row, splits)) return;
     if (threadIdx.x == 0) {
-        tickets[row] = 0, steps[row] = step + 1;
-        lse[row] = length > 0 ? (float)(0.693147180559945309 * ((double)top + log2(total))) : -INFINITE;
+        p.steps[row] = step + 1;
+        p.lse[row] = length > 0 ? (float)(0.693147180559945309 * ((double)m + log2(d))) : -INFINITE;
     }
-    for (int d = threadIdx.x; d < HEAD_DIM; d += THREADS) {
+    for (int dim = threadIdx.x; dim < DIM; dim += THREADS) {
         float added = 0;
-        for (int s = 0; s < splits; ++s) added += __ldcg(partial + ((i64)row * splits + s) * HEAD_DIM + d);
-        const float mean = FLASH ? added : added / (float)num_samples;
-        const OUT stored = Element<OUT>::down(mean);
-        output[(i64)row * HEAD_DIM + d] = stored;
-        const float seen = Element<OUT>::up(stored);
-        if (status && !(seen - seen == 0 && total - total == 0)) atomicOr(status, 2u);
+        for (int s = 0; s < splits; ++s) added += __ldcg(p.partial + ((i64)row * splits + s) * DIM + dim);
+        const float mean = FLASH ? added : added / (float)p.num_samples;
+        const Out stored = Element<Out>::down(mean);
+        p.output[(i64)row * DIM + dim] = stored;
+        const float seen = Element<Out>::up(stored);
+        if (p.status && !(seen - seen == 0 && d - d == 0)) atomicOr(p.status, 2u);
     }
 }

@@ -181,7 +181,8 @@ def numpy_kernels(monkeypatch):
     monkeypatch.setattr("socket_gpu.core.backend.missing_requirement", lambda: None)
     monkeypatch.setattr("socket_gpu.santa.draw.shared_memory_limit", lambda: 227 * 1024)
     monkeypatch.setattr("socket_gpu.santa.draw.multiprocessors", lambda: 132)
-    monkeypatch.setattr("socket_gpu.core.plan.checked", lambda name, array, *_, **__: array)
+    for module in ("plan", "rows"):
+        monkeypatch.setattr(f"socket_gpu.core.{module}.checked", lambda name, array, *_, **__: array)
     for module in ("core.plan", "santa.plan"):
         monkeypatch.setattr(f"socket_gpu.{module}.settle", lambda: None)
     monkeypatch.setattr(Santa, "prepare", lambda *arguments: prepare(*arguments, backend=CupyBackend()))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from socket_gpu.core import _compile
+from socket_gpu.core.rows import DeviceRows
 from socket_gpu.santa import draw
 from socket_gpu.santa.draw_gate import DrawLaw, require_draws
 from socket_theory import Key, Santa
@@ -45,7 +46,7 @@ def draw_rows(engine: Any, method: Santa, tile: int, rows: list[Any], starts: li
     steps += np.uint64(step)
     buffers = draw.DrawBuffers.empty(len(rows), HEAD_DIM, most)
     spans = cupy.asarray(np.stack([starts, lengths], axis=1))
-    given = scores, states, values, spans
+    given = scores, states, DeviceRows(values, values, None, values.shape), spans
     shape = draw.TileShape(HEAD_DIM, GROUP, tile)
     draw.draw_values_into((output, lse, draws), given, method, shape, (KEY, steps), buffers, status)
     assert (int(status[0]), buffers.tickets.any()) == (0, False)
@@ -142,10 +143,10 @@ def at_offset(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], Non
 
     def build_at(offset: float) -> None:
         monkeypatch.setattr(_compile, "kernel_source", lambda file: source.replace(random, f"return {offset!r};"))
-        _compile._module.cache_clear()
+        _compile._kernel.cache_clear()
 
     yield build_at
-    _compile._module.cache_clear()
+    _compile._kernel.cache_clear()
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from socket_gpu.core.rows import DeviceRows
+from socket_gpu.santa import draw
 from socket_gpu.santa.plan import SantaPlan
 from socket_theory import Key, Santa
 from socket_theory.core.checks import bfloat16
@@ -65,3 +67,51 @@ def test_sampled_steps_count_and_draw_from_exact_scores(gpu_on_cpu: Any, sampler
     drawn = [set(row.tolist()) - {-1} for row in seen[0].reshape(8, -1)]
     assert drawn == [set(row.tolist()) - {-1} for row in host(eager.indices).reshape(8, -1)]
     assert len({draws.tobytes() for draws in seen}) == 3
+
+
+def strided(gpu: Any, keys: Any, values: Any) -> DeviceRows:
+    """Views of arrays [B, N, Hkv, D]."""
+    token_major = (gpu.cupy.asarray(np.ascontiguousarray(host(array).swapaxes(1, 2))) for array in (keys, values))
+    return DeviceRows.checked(*(array.swapaxes(1, 2) for array in token_major), None, keys.shape)
+
+
+def paged(gpu: Any, keys: Any, values: Any, page: int) -> DeviceRows:
+    """Shuffled pages, NaN in those of no sequence and behind the last slot."""
+    batch, heads, slots, dim = keys.shape
+    blocks = -(-slots // page)
+    table = np.random.default_rng(page).permutation(batch * blocks + 3)[: batch * blocks].reshape(batch, blocks)
+    pages = np.full((2, batch * blocks + 3, heads, page, dim), np.nan, keys.dtype)
+    for held, array in zip(pages, (keys, values), strict=True):
+        padded = np.full((batch, heads, blocks * page, dim), np.nan, keys.dtype)
+        padded[:, :, :slots] = host(array)
+        held[table] = padded.reshape(batch, heads, blocks, page, dim).swapaxes(1, 2)
+    shape = batch, heads, blocks * page, dim
+    return DeviceRows.checked(*map(gpu.cupy.asarray, pages), gpu.cupy.asarray(table.astype(np.int32)), shape)
+
+
+def step_over(gpu: Any, rows: DeviceRows, method: Santa, query: Any) -> dict[str, bytes]:
+    """The bits of all that both kernels write, for the valid tokens of `SPANS`."""
+    empty, (batch, heads, dim), spans = gpu.cupy.empty, query.shape, gpu.cupy.asarray(SPANS)
+    shape = draw.TileShape.of(rows.shape, rows.keys.dtype, heads // rows.shape[1], method)
+    tiles = -(-int(SPANS[:, 1].max()) // shape.tile_len)
+    scores = empty((batch * heads, tiles * shape.tile_len), np.float32)
+    states = empty((batch * heads, tiles, 2), np.float32)
+    draw.score_tiles_into(scores, states, query, rows, spans, SM_SCALE, shape)
+    value, lse = empty((batch, heads, dim), np.float32), empty((batch, heads), np.float32)
+    draws, steps = empty((batch, heads, method.num_samples), np.int32), gpu.cupy.zeros(batch * heads, np.uint64)
+    buffers, status = draw.DrawBuffers.empty(batch * heads, dim, method.num_samples), gpu.cupy.zeros(1, np.uint32)
+    given = scores, states, rows, spans
+    draw.draw_values_into((value, lse, draws), given, method, shape, (KEY, steps), buffers, status)
+    assert int(status[0]) == 0
+    written = {"scores": scores, "states": states, "draws": draws, "value": value, "lse": lse}
+    return {name: array.tobytes() for name, array in written.items()}
+
+
+@pytest.mark.parametrize("method", [Santa(256), Santa(40, "flash", 32)], ids=lambda method: method.sampler)
+def test_views_and_pages_give_the_bits_of_contiguous_rows(gpu_on_cpu: Any, method: Santa) -> None:
+    cache, query = prepare(gpu_on_cpu, method), 2 * normal(gpu_on_cpu, 4, 1, 2)[:, :, 0]
+    keys, values = cache.keys, cache.values
+    expected = step_over(gpu_on_cpu, DeviceRows.of(cache.rows), method, query)
+    assert step_over(gpu_on_cpu, strided(gpu_on_cpu, keys, values), method, query) == expected
+    for page in (1, 16, 7):
+        assert step_over(gpu_on_cpu, paged(gpu_on_cpu, keys, values, page), method, query) == expected, page
