@@ -20,13 +20,15 @@
 typedef __nv_bfloat16 bf16;
 
 struct HashKeysConfig {
-    int head_dim, splits, tile, tables, planes;  // a thread for every token of a tile
+    int head_dim, splits;
+    bool centred;
+    int tile, tables, planes;  // a thread for every token of a tile
 };
 
 template <typename KV> struct HashKeysParams {
     const KV* keys;
     const bf16* planes;    // [words * 32 columns, head_dim padded to 16]
-    const double* center;  // [B*Hkv, head_dim], or null
+    const double* center;  // [B*Hkv, head_dim] if centred
     u32* codes;            // [B*Hkv, slot_blocks, rings, planes, 32 lanes]
     const i64* spans;
     int num_kv_heads, slot_blocks;
@@ -73,8 +75,8 @@ __global__ void __launch_bounds__(C.tile) hash_keys(const __grid_constant__ Hash
     for (int i = thread; !whole && i < TILE * DIM16; i += TILE) {
         const int row = i / DIM16, d = i % DIM16;
         const bool valid = first + row < stop && d < HEAD_DIM;
-        double rest = valid ? (double)Element<KV>::up(__ldg(own + (first + row) * HEAD_DIM + d)) : 0.0;
-        if (p.center && valid) rest -= __ldg(p.center + (i64)pair * HEAD_DIM + d);
+        double rest = valid ? (double)Element<KV>::up(own[(first + row) * HEAD_DIM + d]) : 0.0;
+        if (C.centred && valid) rest -= p.center[(i64)pair * HEAD_DIM + d];
 #pragma unroll
         for (int s = 0; s < SPLITS; ++s) {
             const bf16 part = __float2bfloat16_rn((float)rest);

@@ -83,6 +83,7 @@ def hash_into(
         element(keys),
         head_dim=dim,
         splits=splits,
+        centred=center is not None,
         tile=tile,
         tables=layout.num_tables,
         planes=layout.num_planes,
