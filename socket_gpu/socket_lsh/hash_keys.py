@@ -80,25 +80,44 @@ def hash_into(
     kernel = compiled(
         "socket_lsh/hash_keys.cu",
         "hash_keys",
-        KV_T=element(keys),
-        HEAD_DIM=dim,
-        DIM16=padded,
-        SPLITS=splits,
-        TILE=tile,
-        WORDS=layout.words,
-        RINGS=layout.rings,
-        TABLES=layout.num_tables,
-        PLANES=layout.num_planes,
+        element(keys),
+        head_dim=dim,
+        splits=splits,
+        centred=center is not None,
+        tile=tile,
+        tables=layout.num_tables,
+        planes=layout.num_planes,
     )
-    grid = (-(-rows // tile), batch * heads)
-    arguments = [keys, matrix, center, codes, spans, heads, rows, codes.shape[2], limit, append]
-    launch(kernel, grid, tile, arguments, "ilili", shared_bytes)
+    launch(
+        kernel,
+        (-(-rows // tile), batch * heads),
+        tile,
+        shared_bytes,
+        keys=keys,
+        planes=matrix,
+        center=center,
+        codes=codes,
+        spans=spans,
+        num_kv_heads=heads,
+        slot_blocks=codes.shape[2],
+        key_slots=np.int64(rows),
+        capacity=np.int64(limit),
+        append=append,
+    )
 
 
 def norms_into(norms: Any, values: Any, spans: Any, *, append: bool = False) -> None:
     """Write |v| as bfloat16 [B, Hkv, N]."""
     batch, heads, rows, dim = values.shape
-    unused = {"TILE": 64, "DIM16": 16, "SPLITS": 1, "WORDS": 1, "RINGS": 1, "TABLES": 1, "PLANES": 1}
-    kernel = compiled("socket_lsh/hash_keys.cu", "value_norms", KV_T=element(values), HEAD_DIM=dim, **unused)
-    arguments = [values, norms, spans, heads, rows, norms.shape[2], append]
-    launch(kernel, (-(-rows // 32), batch * heads), 256, arguments, "illi")
+    launch(
+        compiled("socket_lsh/hash_keys.cu", "value_norms", element(values), head_dim=dim),
+        (-(-rows // 32), batch * heads),
+        256,
+        values=values,
+        norms=norms,
+        spans=spans,
+        num_kv_heads=heads,
+        value_slots=np.int64(rows),
+        norm_slots=np.int64(norms.shape[2]),
+        append=append,
+    )

@@ -10,7 +10,7 @@ from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import element, launch, multiprocessors, shared_memory_limit
 from socket_gpu.core.select_tokens import Survivors
 from socket_gpu.socket_lsh.codes import CodeLayout
-from socket_theory.core.hashing import QUERY_MAPS, QueryMap, query_map_bound
+from socket_theory.core.hashing import QueryMap, query_map_bound
 from socket_theory.core.selection import Budget
 
 Entry = Literal["bytes", "float"]
@@ -98,20 +98,19 @@ def score_into(
         kernel = compiled(
             "socket_lsh/score.cu",
             "score",
-            QUERY_T=element(query),
-            SPLITS={"bfloat16": 1, "float16": 2}.get(str(query.dtype), 3),
-            QUERY_MAP=[*QUERY_MAPS, "hard"].index(collision.query_map),
-            HEAD_DIM=dim,
-            MODE=0 if entry == "bytes" else 1,
-            PLANES=layout.num_planes,
-            TABLES=min(32 * rings, layout.num_tables - 32 * first),
-            RINGS=rings,
-            ALL_RINGS=layout.rings,
-            LOW_BITS=low_bits,
-            GROUP=group,
-            THREADS=_THREADS,
-            LISTED=_LISTS // (_THREADS // 32 * rows * 8),
-            SHARED=int(shared),
+            element(query),
+            query_map=f"map_{collision.query_map}",
+            head_dim=dim,
+            splits={"bfloat16": 1, "float16": 2}.get(str(query.dtype), 3),
+            planes=layout.num_planes,
+            tables=min(32 * rings, layout.num_tables - 32 * first),
+            all_rings=layout.rings,
+            low_bits=low_bits,
+            group=group,
+            bytes=entry == "bytes",
+            shared=shared,
+            threads=_THREADS,
+            listed=_LISTS // (_THREADS // 32 * rows * 8),
         )
         fixed = (
             _LISTS
@@ -122,19 +121,33 @@ def score_into(
         room = (shared_memory_limit() - _STATIC - fixed) // sums
         tile = max(16, min(_TILE, math.ceil(layout.slot_blocks(slots) / shares), room) // 16 * 16)
         chosen = survivors if final else None
-        arguments = [query, fragments, codes, norms if final else None, spans, scores]
-        arguments += [chosen.keys, chosen.counts, chosen.floors] if chosen else [None] * 3
-        arguments += [
-            chosen.keys.shape[1] if chosen else 0,
-            pairs // len(spans),
-            slots,
-            codes.shape[2],
-            first,
-            first > 0,
-        ]
-        arguments += [tile, *_forced(budget, slots), 1 / collision.temperature, scale]
-        shared_bytes = fixed + (tile * sums if rings > 1 else 0)
-        launch(kernel, (rounds * shares, pairs), _THREADS, arguments, "iiiiiiiiiff", shared_bytes)
+        sink, window = _forced(budget, slots)
+        launch(
+            kernel,
+            (rounds * shares, pairs),
+            _THREADS,
+            fixed + (tile * sums if rings > 1 else 0),
+            query=query,
+            planes=fragments,
+            codes=codes,
+            norms=norms if final else None,
+            spans=spans,
+            scores=scores,
+            survivors=chosen.keys if chosen else None,
+            num_survivors=chosen.counts if chosen else None,
+            floors=chosen.floors if chosen else None,
+            capacity=chosen.keys.shape[1] if chosen else 0,
+            num_kv_heads=pairs // len(spans),
+            slots=slots,
+            slot_blocks=codes.shape[2],
+            first_ring=first,
+            accumulate=first > 0,
+            tile=tile,
+            sink=sink,
+            window=window,
+            inverse_temperature=1 / collision.temperature,
+            mean=scale,
+        )
 
 
 def _forced(budget: Budget | None, slots: int) -> tuple[int, int]:

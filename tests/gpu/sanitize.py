@@ -65,9 +65,9 @@ def record_launches() -> set[str]:
     seen: set[str] = set()
 
     def recording(compiled: Callable[..., Any]) -> Callable[..., Any]:
-        def fetch(file: str, name: str, **macros: Any) -> Any:
+        def fetch(file: str, name: str, *types: str, **config: Any) -> Any:
             seen.add(name)
-            return compiled(file, name, **macros)
+            return compiled(file, name, *types, **config)
 
         return fetch
 
