@@ -23,7 +23,7 @@ __global__ void copy_rows(const CopyRowsParams p) {
     const int pair = blockIdx.y;
     if (item >= p.tokens * p.packs) return;
     const i64 end = p.spans[2 * (pair / p.num_kv_heads)] + p.spans[2 * (pair / p.num_kv_heads) + 1];
-    if (end + p.tokens > p.num_slots) return;
+    if (end > p.num_slots - p.tokens) return;
     p.slots[((i64)pair * p.num_slots + end) * p.packs + item] = p.rows[(i64)pair * p.tokens * p.packs + item];
 }
 

@@ -29,7 +29,7 @@ from socket_gpu.core._launch import struct
 from socket_gpu.registry import CupyBackend
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
-from socket_theory import Budget, HardLSH, Key, Santa, Socket
+from socket_theory import Budget, HardLSH, Key, PagedRows, Santa, Socket
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.hashing_method import HashingMethod
 
@@ -63,6 +63,7 @@ SANTA_STEPS = [
     (Santa(sampler="flash", tile_len=96), 64, "bfloat16", 3),
     (Santa(sampler="flash", tile_len=1024), 64, "bfloat16", 3),
 ]
+PAGES = (16,)
 # Launched, not compiled: many tables and the largest group, for every number of planes.
 LARGEST = [
     (method(num_planes=planes, num_tables=300), 16, "bfloat16", 8, group)
@@ -94,7 +95,11 @@ class Launch:
 
 
 def launches_of(
-    cupy_on_cpu: ModuleType, steps: list[tuple[Any, ...]], arch: str, santa_steps: Sequence[tuple[Any, ...]] = ()
+    cupy_on_cpu: ModuleType,
+    steps: list[tuple[Any, ...]],
+    arch: str,
+    santa_steps: Sequence[tuple[Any, ...]] = (),
+    pages: Sequence[int] = (),
 ) -> set[Launch]:
     """What these decode steps compile and launch, planned and eager, with an append."""
     seen = set()
@@ -105,16 +110,13 @@ def launches_of(
     def launch(kernel: Program, grid: Any, block: int, shared_bytes: int = 0, /, **params: Any) -> None:
         seen.add(Launch(kernel, struct(**params).dtype, shared_bytes))
 
-    def settle() -> None:
-        pass
-
     def shared_memory_limit() -> int:
         return SHARED_BYTES[arch]
 
     def multiprocessors() -> int:
         return 108
 
-    fakes = (compiled, launch, settle, shared_memory_limit, multiprocessors)
+    fakes = (compiled, launch, shared_memory_limit, multiprocessors)
     with pytest.MonkeyPatch.context() as patch:
         cupy = cupy_on_cpu.CupyOnCpu("cupy")
         cupy.empty = cupy.zeros
@@ -129,27 +131,46 @@ def launches_of(
                 take(*step)
             for step in santa_steps:
                 take_santa(*step)
+            for page in pages:
+                take_pages(page)
     return seen
 
 
+def ones(tokens: int, head_dim: int, dtype: str, group: int) -> tuple[Any, Any]:
+    """Keys [1, 2, N, D] and a query [1, 2 * group, D]."""
+    element, cupy = bfloat16() if dtype == "bfloat16" else np.dtype(dtype), import_module("cupy")
+    return cupy.ones((1, 2, tokens, head_dim), element), cupy.ones((1, 2 * group, head_dim), element)
+
+
 def take(method: HashingMethod, head_dim: int, dtype: str, group: int, share: str, tokens: int = 33) -> None:
-    element = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
-    keys, query = np.ones((1, 2, tokens, head_dim), element), np.ones((1, 2 * group, head_dim), element)
+    keys, query = ones(tokens, head_dim, dtype, group)
     cache = method.prepare(keys, keys, key=Key.from_seed(1), backend=CupyBackend(), capacity=tokens + 1)
     budget = Budget(fraction=0.25, sink=1, window=2, per=share)
     plan = DecodePlan(cache, num_qo_heads=2 * group, budget=budget)
     plan.run(query)
-    plan.append(keys[:, :, :1], keys[:, :, :1])
+    plan.append(keys[:, :, :1].copy(), keys[:, :, :1].copy())
     method.attend(query, cache, budget=budget)
 
 
 def take_santa(method: Santa, head_dim: int, dtype: str, group: int) -> None:
-    element = bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
-    keys, query = np.ones((1, 2, 33, head_dim), element), np.ones((1, 2 * group, head_dim), element)
+    keys, query = ones(33, head_dim, dtype, group)
     cache = method.prepare(keys, keys, backend=CupyBackend(), capacity=34)
     plan = SantaPlan(cache, num_qo_heads=2 * group, key=Key.from_seed(1))
     plan.run(query)
-    plan.append(keys[:, :, :1], keys[:, :, :1])
+    plan.append(keys[:, :, :1].copy(), keys[:, :, :1].copy())
+
+
+def take_pages(page: int) -> None:
+    """A step of either family over pages, and a token that their owner has written."""
+    pages, query = ones(page, 128, "bfloat16", 4)
+    rows = PagedRows(pages.repeat(3, axis=0), pages.repeat(3, axis=0), np.array([[2, 0, 1]]))
+    for method in (Socket.as_released(), Santa()):
+        drawn = {"key": Key.from_seed(1)}
+        needed = drawn if method.sample_type else {}
+        cache = method.prepare(rows, backend=CupyBackend(), kv_len=2 * page, **needed)
+        plan = cache.plan(8, **({"budget": Budget(fraction=0.25)} if "budget" in method.takes else drawn))
+        plan.run(query)
+        plan.append(rows, tokens=1)
 
 
 @dataclass(frozen=True)
@@ -170,7 +191,7 @@ class Result:
 
 
 PARAMETER = """
-template <typename P> P parameter_of(void (*)(P));
+template <typename P> __device__ P parameter_of(void (*)(P));
 template <typename A, typename B> struct Same { static const bool value = false; };
 template <typename A> struct Same<A, A> { static const bool value = true; };
 template <typename T> struct Pointer { static const bool value = false; };
@@ -249,7 +270,7 @@ class Built:
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def built(request: pytest.FixtureRequest, nvrtc: NVRTC, cupy_on_cpu: ModuleType) -> Built:
-    launches = launches_of(cupy_on_cpu, STEPS, request.param, SANTA_STEPS)
+    launches = launches_of(cupy_on_cpu, STEPS, request.param, SANTA_STEPS, PAGES)
     one_each = {(launch.program, launch.params): launch for launch in launches}
     programs = [launch.program for launch in one_each.values()]
     assert len(set(programs)) == len(programs)
@@ -296,7 +317,8 @@ def test_every_kernel_of_the_sources_is_launched(cupy_on_cpu: ModuleType) -> Non
     written = {(file, name) for file, source in sources.items() for name in re.findall(pattern, source)}
     assert len(written) >= 8
     assert written == {
-        (launch.program.file, launch.program.name) for launch in launches_of(cupy_on_cpu, STEPS, "sm_90", SANTA_STEPS)
+        (launch.program.file, launch.program.name)
+        for launch in launches_of(cupy_on_cpu, STEPS, "sm_90", SANTA_STEPS, PAGES)
     }
 
 

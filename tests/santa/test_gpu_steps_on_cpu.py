@@ -10,7 +10,7 @@ import pytest
 from socket_gpu.core.rows import DeviceRows
 from socket_gpu.santa import draw
 from socket_gpu.santa.plan import SantaPlan
-from socket_theory import Key, Santa
+from socket_theory import BorrowedRows, Key, PagedRows, Santa
 from socket_theory.core.checks import bfloat16
 from socket_theory.testing import relative_rms
 
@@ -72,7 +72,7 @@ def test_sampled_steps_count_and_draw_from_exact_scores(gpu_on_cpu: Any, sampler
 def strided(gpu: Any, keys: Any, values: Any) -> DeviceRows:
     """Views of arrays [B, N, Hkv, D]."""
     token_major = (gpu.cupy.asarray(np.ascontiguousarray(host(array).swapaxes(1, 2))) for array in (keys, values))
-    return DeviceRows.checked(*(array.swapaxes(1, 2) for array in token_major), None, keys.shape)
+    return DeviceRows.of(BorrowedRows(*(array.swapaxes(1, 2) for array in token_major)))
 
 
 def paged(gpu: Any, keys: Any, values: Any, page: int) -> DeviceRows:
@@ -85,8 +85,7 @@ def paged(gpu: Any, keys: Any, values: Any, page: int) -> DeviceRows:
         padded = np.full((batch, heads, blocks * page, dim), np.nan, keys.dtype)
         padded[:, :, :slots] = host(array)
         held[table] = padded.reshape(batch, heads, blocks, page, dim).swapaxes(1, 2)
-    shape = batch, heads, blocks * page, dim
-    return DeviceRows.checked(*map(gpu.cupy.asarray, pages), gpu.cupy.asarray(table.astype(np.int32)), shape)
+    return DeviceRows.of(PagedRows(*map(gpu.cupy.asarray, pages), table))
 
 
 def step_over(gpu: Any, rows: DeviceRows, method: Santa, query: Any) -> dict[str, bytes]:
