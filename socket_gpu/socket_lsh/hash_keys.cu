@@ -134,7 +134,10 @@ __global__ void __launch_bounds__(C.tile) hash_keys(const __grid_constant__ Hash
 #pragma unroll
                 for (int m = 0; m < 2; ++m)
 #pragma unroll
-                    for (int t = 0; t < 4; ++t) Mma<bf16>::multiply(sum[m][t], left[m][0], left[m][1], left[m][2], left[m][3], right[t / 2][t % 2 * 2], right[t / 2][t % 2 * 2 + 1]);
+                    for (int t = 0; t < 4; ++t) {
+                        const u32(&l)[4] = left[m], (&r)[4] = right[t / 2];
+                        Mma<bf16>::multiply(sum[m][t], l[0], l[1], l[2], l[3], r[t % 2 * 2], r[t % 2 * 2 + 1]);
+                    }
             }
         // Ballot bit 4 r + c of an accumulator is row r, columns 2 c (even) or 2 c + 1 (odd).
         u32 packed = 0;
