@@ -218,11 +218,10 @@ def test_values_of_another_dtype_are_refused(device, key_type, value_type):
     keys, values = (device.put(draw.standard_normal((1, 2, 40, 64)).astype(t)) for t in (key_type, value_type))
     query = device.put(draw.standard_normal((1, 4, 64)).astype(key_type))
     cache = METHOD.prepare(keys, values, key=Key.from_seed(1), backend=device.engine)
-    with pytest.raises(
-        TypeError, match=f"values have dtype {value_type} and keys {key_type}: pass values of the keys'"
-    ):
+    sentence = f"values have dtype {value_type} and keys {key_type}: pass values of the keys'"
+    with pytest.raises(TypeError, match=sentence):
         METHOD.attend(query, cache, budget=Budget(tokens=20))
-    with pytest.raises(ValueError, match=f"values are {value_type} .*pass values of the keys' dtype and head_dim"):
+    with pytest.raises(TypeError, match=sentence):
         device.plan(cache, query, Budget(tokens=20))
 
 
