@@ -28,6 +28,7 @@ extensions = [
     "ranking_table",
     "santa_table",
     "settings_table",
+    "rows_table",
 ]
 exclude_patterns = ["_build", "guide/generated", "benchmarks/generated"]
 nitpicky = True

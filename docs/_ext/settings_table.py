@@ -15,7 +15,7 @@ from socket_theory import Socket
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-ATTENTION, SPEED = "attention-smollm2.json", "settings-h200.json"
+ATTENTION, SPEED = "attention-smollm2.json", "decode-h200.json"
 SETTINGS = {
     "as released": Socket.as_released(),
     "default": Socket(),

@@ -21,7 +21,7 @@ import socket_gpu
 from socket_gpu.registry import CupyBackend
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
-from socket_theory import Budget, HardLSH, Key, Santa, Socket
+from socket_theory import Budget, HardLSH, Key, PagedRows, Santa, Socket
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.hashing_method import HashingMethod
 
@@ -108,6 +108,21 @@ def take_santa_steps(method: Santa, head_dim: int, dtype: str, group: int) -> No
         plan.append(keys[:, :, :count].copy(), values[:, :, :count].copy())
 
 
+def take_steps_over_pages() -> None:
+    """Steps of either family over shuffled pages of 7 slots, with tokens that their owner wrote, the last beyond them."""
+    draw = KEY.generator()
+    query = cupy.asarray(draw.standard_normal((2, 4, 64)).astype(np.float16))
+    pages = [cupy.asarray(a.astype(np.float16)) for a in draw.standard_normal((2, 10, 2, 7, 64))]
+    rows = PagedRows(*pages, np.array([[3, 1, 4, 9], [3, 2, 6, 0]]))
+    for method in (Socket(num_planes=4, num_tables=9, value_weight=True), Santa(5), Santa(5, "flash", 32)):
+        needed = {} if method.sample_type is None else {"key": KEY}
+        step = {"budget": Budget(tokens=9)} if "budget" in method.takes else {"key": KEY}
+        plan = method.prepare(rows, kv_start=[0, 3], kv_len=[23, 19], **needed).plan(4, **step)
+        for count in (2, 3, 1):
+            plan.run(query)
+            plan.append(rows, tokens=count)
+
+
 def select_long_lists() -> None:
     """A plan whose survivors fill more than the registers, and then more than their list."""
     draw = KEY.generator()
@@ -140,6 +155,7 @@ def launch_every_kernel() -> None:
         take_steps(*step)
     for santa_step in SANTA_STEPS:
         take_santa_steps(*santa_step)
+    take_steps_over_pages()
     select_long_lists()
     select_wide_rows()
     cupy.cuda.Device().synchronize()
