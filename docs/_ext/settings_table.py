@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from page_parts import Case, Row, best_dense, case_of, ratio, table
 
-from socket_gpu.socket_lsh.cases import EVALUATED, RECOMMENDED
+from socket_gpu.socket_lsh.cases import RECOMMENDED
 from socket_theory import Socket
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-ATTENTION, SPEED = "attention-smollm2.json", "decode-h200.json"
+ATTENTION, SPEED = "attention-smollm2.json", "settings-h200.json"
 SETTINGS = {
     "as released": Socket.as_released(),
     "default": Socket(),
@@ -45,8 +45,8 @@ def _error(attention: Row, method: Socket) -> float:
 
 def _measured(speed: Row, case: Case, method: Socket) -> Row:
     rows = [row for row in speed["rows"] if row["method"] == "socket" and case_of(row) == case]
-    measured = asdict(method) | {"sink": EVALUATED.sink, "window": EVALUATED.window}
-    return next(row for row in rows if measured.items() <= row["settings"].items())
+    names = asdict(method).keys()
+    return next(row for row in rows if Socket(**{n: row["settings"][n] for n in names}) == method)
 
 
 def _cells(speed: Row, method: Socket) -> list[str]:

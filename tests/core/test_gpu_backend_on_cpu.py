@@ -59,7 +59,9 @@ def test_rows_of_another_owner_are_read_where_they_are(gpu_on_cpu: Any, kind: An
 
 @pytest.mark.parametrize("kind", [BorrowedRows, PagedRows])
 @pytest.mark.parametrize(
-    "method", [Socket(num_tables=5, num_planes=4, value_weight=True), Santa(9)], ids=lambda method: type(method).__name__
+    "method",
+    [Socket(num_tables=5, num_planes=4, value_weight=True), Santa(9)],
+    ids=lambda method: type(method).__name__,
 )
 def test_a_plan_has_the_bits_of_one_on_copies(gpu_on_cpu: Any, kind: Any, method: Any) -> None:
     cupy = gpu_on_cpu.cupy
