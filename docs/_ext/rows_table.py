@@ -17,7 +17,7 @@ DECODE, SANTA = "decode-h200.json", "santa-h200.json"
 
 
 def rows_table(decode: Row, santa: Row) -> str:
-    """A row for each layout: both methods' steps at it, and how much longer they take than over a cache's own arrays."""
+    """A row for each layout: the steps of both methods, and how much longer they take than over own arrays."""
     cells = [[layout, *_cells(decode, layout), *_cells(santa, layout)] for layout in LAYOUTS]
     return table("keys and values | SOCKET, µs | over own arrays | SANTA, µs | over own arrays", cells)
 

@@ -84,5 +84,5 @@ def test_a_plan_has_the_bits_of_one_on_copies(gpu_on_cpu: Any, kind: Any, method
 def test_a_plan_refuses_rows_that_its_kernels_cannot_read(gpu_on_cpu: Any) -> None:
     keys = gpu_on_cpu.cupy.asarray(np.ones((1, 2, 40, 32), np.float32))
     cache = Dense().prepare(BorrowedRows(keys[..., ::2], keys[..., ::2]), backend=gpu_on_cpu)
-    with pytest.raises(ValueError, match="keys lie at strides of .*: pass rows of neighbouring elements"):
+    with pytest.raises(ValueError, match=r"keys lie at strides of .*: pass rows of neighbouring elements"):
         PlannedStep(cache, 4, None, None)

@@ -109,7 +109,7 @@ def take_santa_steps(method: Santa, head_dim: int, dtype: str, group: int) -> No
 
 
 def take_steps_over_pages() -> None:
-    """Steps of either family over shuffled pages of 7 slots, with tokens that their owner wrote, the last beyond them."""
+    """Steps of either family over shuffled pages of 7 slots, with tokens of their owner, the last beyond the pages."""
     draw = KEY.generator()
     query = cupy.asarray(draw.standard_normal((2, 4, 64)).astype(np.float16))
     pages = [cupy.asarray(a.astype(np.float16)) for a in draw.standard_normal((2, 10, 2, 7, 64))]
