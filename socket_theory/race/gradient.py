@@ -109,17 +109,8 @@ class Tokens:
 
         held, weighed = (rows[..., None, :, :].astype(np.float64) for rows in (keys, values))
         weighed = np.concatenate([weighed, np.ones((*weighed.shape[:-1], 1))], axis=-1)
-        return cls(
-            grouped(query),
-            grouped(gradient),
-            held,
-            weighed,
-            planes,
-            number,
-            causal,
-            require_count("chunk", chunk),
-            added,
-        )
+        size = require_count("chunk", chunk)
+        return cls(grouped(query), grouped(gradient), held, weighed, planes, number, causal, size, added)
 
     @cached_property
     def asked(self) -> Float:
@@ -170,8 +161,8 @@ def _check_shapes(query: Any, keys: Any, values: Any, planes: Planes, gradient: 
     require_head_ratio(query.shape[-3], keys.shape[-3])
     if causal and query.shape[-2] > keys.shape[-2]:
         raise ValueError(
-            f"{query.shape[-2]} causal queries and {keys.shape[-2]} keys were given: pass at most as many queries, each "
-            "of which sees the keys up to its own place."
+            f"{query.shape[-2]} causal queries and {keys.shape[-2]} keys were given: pass at most as many queries; "
+            "each sees the keys up to its own place."
         )
     if gradient.shape != (*query.shape[:-1], values.shape[-1]):
         raise ValueError(

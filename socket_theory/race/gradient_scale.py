@@ -1,4 +1,4 @@
-"""How large the errors of a gradient computed in float32 may be: sums of absolute values, in which nothing cancels (R8).
+"""How large the errors of a gradient in float32 may be: sums of absolute values, in which nothing cancels (R8).
 
 A gradient is a sum of products, and rounding errors are in proportion to the products, not to what is left after they
 have cancelled. The scale S_G of a gradient G is the same sum with every factor replaced by its absolute value and every

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ import pytest
 
 from socket_theory.core.hashing import Planes, round_to_bfloat16
 from socket_theory.core.rng import Key
-from socket_theory.race import gradient as module
 from socket_theory.race.feature_gradient import corners
 from socket_theory.race.features import collision_weights
 from socket_theory.race.gradient import RaceGradients, Tokens, race_gradients
 from socket_theory.race.gradient_scale import SUM_ROUNDING, gradient_scale, gradient_tolerance
+from socket_theory.race.running_sums import sums_over_prefixes
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 NAMES = tuple(field.name for field in fields(RaceGradients))
@@ -23,13 +24,7 @@ PLACE = 170
 
 
 def draw(
-    q_heads: int = 4,
-    kv_heads: int = 2,
-    queries: int = 5,
-    tokens: int = 7,
-    dim: int = 6,
-    tables: int = 3,
-    planes: int = 2,
+    q_heads: int = 4, kv_heads: int = 2, queries: int = 5, tokens: int = 7, dim: int = 6, tables: int = 3
 ) -> dict[str, Any]:
     """Inputs of a batch of one sequence."""
     rng = Key.from_seed(14).generator()
@@ -37,7 +32,7 @@ def draw(
         "query": rng.standard_normal((1, q_heads, queries, dim)),
         "keys": rng.standard_normal((1, kv_heads, tokens, dim)),
         "values": rng.standard_normal((1, kv_heads, tokens, 5)) + 0.5,
-        "planes": rng.standard_normal((tables, planes, dim)),
+        "planes": rng.standard_normal((tables, 2, dim)),
         "output_gradient": rng.standard_normal((1, q_heads, queries, 5)),
     }
 
@@ -56,6 +51,10 @@ def dense_loss(given: dict[str, Any], beta: float, causal: bool) -> float:
     return float((given["output_gradient"] * (weights @ values / weights.sum(axis=-1, keepdims=True))).sum())
 
 
+def along_line(given: dict[str, Any], name: str, along: Float, beta: float, causal: bool, step: float) -> float:
+    return dense_loss(given | {name: given[name] + step * along}, beta, causal)
+
+
 def slope(function: Callable[[float], float]) -> float:
     """The derivative at 0 by central differences of two widths, exact to fourth order."""
     h = 1e-4
@@ -71,7 +70,7 @@ def test_gradients_are_the_slopes_of_the_dense_form(causal: bool, beta: float) -
     for name in ("query", "keys", "values", "planes"):
         for _ in range(4):
             along = rng.standard_normal(given[name].shape)
-            numeric = slope(lambda s, n=name, a=along: dense_loss(given | {n: given[n] + s * a}, beta, causal))
+            numeric = slope(partial(along_line, given, name, along, beta, causal))
             np.testing.assert_allclose((getattr(found, name) * along).sum(), numeric, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(found.beta, slope(lambda s: dense_loss(given, beta + s, causal)), rtol=1e-8, atol=1e-9)
 
@@ -97,13 +96,9 @@ def test_shared_kv_heads_add_the_gradients_of_their_query_heads() -> None:
 def test_a_constant_added_to_all_values_changes_no_gradient_but_the_scale() -> None:
     given = draw()
     moved = given | {"values": given["values"] + 3.0}
+    shifted, right = gradients(moved, 1.0, True), gradients(given, 1.0, True)
     for name in NAMES:
-        np.testing.assert_allclose(
-            getattr(gradients(moved, 1.0, True), name),
-            getattr(gradients(given, 1.0, True), name),
-            rtol=1e-9,
-            atol=1e-12,
-        )
+        np.testing.assert_allclose(getattr(shifted, name), getattr(right, name), rtol=1e-9, atol=1e-12)
     assert (_scale(moved, 1.0, True).query > _scale(given, 1.0, True).query).all()
 
 
@@ -208,7 +203,7 @@ def test_a_query_that_is_dropped_is_seen_in_every_tokens_gradient(causal: bool, 
 def test_a_prefix_in_place_of_a_suffix_is_seen(monkeypatch: pytest.MonkeyPatch, beta: float) -> None:
     given = long_rows()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "sums_over_suffixes", module.sums_over_prefixes)
+        patch.setattr("socket_theory.race.gradient.sums_over_suffixes", sums_over_prefixes)
         found = gradients(given, beta, True)
     seen = excess(found, given, beta, True)
     assert min(seen[name] for name in ("keys", "values", "planes")) > 100
