@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory.core.attention import AttentionState
-from socket_theory.core.checks import require_count, require_head_ratio
 from socket_theory.core.hashing import Planes
-from socket_theory.core.inputs import check_key_values, make_kv_range
-from socket_theory.race.features import require_beta, require_features, soft_buckets
-from socket_theory.race.sums import BucketSums
 
 CHUNK = 256
 

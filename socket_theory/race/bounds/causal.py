@@ -67,7 +67,10 @@ def causal_moment_radius(
     X_t of N rows, and realised_masses [..., N] -> [..., N].
     """
     fourth = causal_fourth_moment_radius(shares, num_tables, moments, realised_masses)
-    spread, mass = require_nonnegative("value_radii", value_radii), require_above_zero("realised_masses", realised_masses)
+    spread, mass = (
+        require_nonnegative("value_radii", value_radii),
+        require_above_zero("realised_masses", realised_masses),
+    )
     bernstein = [
         bernstein_ratio_radius(share, num_tables, moment.second, weight_bound(kernel, t + 1), spread[t], mass[..., t])
         for t, (share, moment) in enumerate(zip(shares, moments, strict=True))

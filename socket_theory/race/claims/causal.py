@@ -19,7 +19,7 @@ from socket_theory.race.bounds.causal import (
     stream_shares,
 )
 from socket_theory.race.bounds.rows import entrywise_radius
-from socket_theory.race.claims.triangles import KERNEL, TABLES, TOKENS, Triangle, triangle
+from socket_theory.race.claims.triangles import KERNEL, TABLES, TOKENS, triangle
 
 Float = NDArray[np.float64]
 Shares = Callable[[float, int], Float]

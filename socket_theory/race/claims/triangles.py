@@ -52,9 +52,7 @@ class Triangle:
     def sums(self, count: int, rng: np.random.Generator) -> tuple[Float, Float]:
         """X_t [count, N, E] and Z_t [count, N] of every row in `count` fresh tables, by sums over prefixes."""
         planes = rng.standard_normal((count, KERNEL.num_planes, HEAD_DIM))
-        asked, held = (
-            np.swapaxes(soft_buckets(rows, planes, KERNEL.beta), 0, 1) for rows in (self.query, self.keys)
-        )
+        asked, held = (np.swapaxes(soft_buckets(rows, planes, KERNEL.beta), 0, 1) for rows in (self.query, self.keys))
         mass = (asked * np.cumsum(held, axis=1)).sum(axis=-1)
         seen = np.cumsum(held[..., None] * self.values[:, None], axis=1)
         return np.einsum("ltr,ltre->lte", asked, seen) - mass[..., None] * self.targets, mass
