@@ -30,7 +30,7 @@ class Chunk:
     before : Cache or None
         Of the chunks before.
     new : Rows or None
-        The tokens of this chunk alone, for a method that keeps no rows; those of others are rows of `cache`.
+        The tokens of this chunk alone, for a method that keeps no rows; else they are rows of `cache`.
     sm_scale : float
     """
 
@@ -38,7 +38,7 @@ class Chunk:
     first: Any
     cache: Cache
     before: Cache | None
-    new: Rows | None
+    new: Any
     sm_scale: float
 
     @property

@@ -12,7 +12,7 @@ from socket_theory.core.cache import Cache
 from socket_theory.core.causal import Chunk
 from socket_theory.core.check_query import checked_method, checked_scale
 from socket_theory.core.checks import cast_output, require_finite, require_float, require_head_ratio
-from socket_theory.core.definition import Definition, refuse
+from socket_theory.core.definition import refuse
 from socket_theory.core.finish import output_dtype
 from socket_theory.core.inputs import check_key_values, flatten_batch
 from socket_theory.core.owned_elsewhere import OwnedElsewhere
@@ -114,4 +114,5 @@ def _own_rows(keys: Any, given: tuple[Any, Any] | None, grown: Cache, tokens: in
     if given is None:
         owner = keys.native()[0].bind(grown.kv_range, grown.backend)
         return DenseRows(owner.keys[:, :, :tokens], owner.values[:, :, :tokens], None, grown.backend)
-    return DenseRows(*(flatten_batch(array, len(grown.batch_shape)) for array in given), None, grown.backend)
+    own, own_values = (flatten_batch(array, len(grown.batch_shape)) for array in given)
+    return DenseRows(own, own_values, None, grown.backend)
