@@ -99,8 +99,9 @@ class HostPlan:
             at = {"kv_start": cache.kv_start, "kv_len": lengths, "backend": cache.backend}
             self.cache = cache.method.prepare(keys, sample=cache.sample, **at, **cache.index.frozen)
         else:
-            longer = replace(cache, rows=held.with_capacity(None)).append(keys, values).truncate(lengths)
-            self.cache = replace(longer, rows=longer.rows.with_capacity(cache.capacity))
+            longer = replace(cache, rows=held.with_capacity(None)).append(keys, values)
+            index = longer.index.undo(cache.index, cache.backend.to_device(~fits), lengths)
+            self.cache = replace(longer, rows=longer.rows.truncate(lengths).with_capacity(cache.capacity), index=index)
 
     def check(self) -> None:
         found, self._status = self._status, 0
