@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.core.checks import require_count, require_head_ratio
+from socket_theory.core.attention import require_arrays
+from socket_theory.core.checks import require_count, require_finite
 from socket_theory.core.hashing import Planes
-from socket_theory.race.attention import CHUNK
 from socket_theory.race.feature_gradient import through_features
-from socket_theory.race.features import require_beta, soft_buckets
+from socket_theory.race.features import require_beta, require_features, soft_buckets
+from socket_theory.race.passes import CHUNK, grouped
 from socket_theory.race.running_sums import sums_over_prefixes, sums_over_suffixes
+from socket_theory.race.sequences import checked_sequences, require_planes
 
 Float = NDArray[np.float64]
 Through = Callable[[Float, Float, Planes, float], tuple[Float, Float, Float]]
@@ -67,8 +69,8 @@ def race_gradients(
 
     Raises
     ------
-    ValueError
-        For shapes that do not fit, more queries than keys if causal, or a beta that is not above 0 or too large.
+    TypeError, ValueError
+        As `race_attention` raises them, and for an output_gradient of another shape, or NaN.
     """
     tokens = Tokens.of(query, keys, values, planes, beta, output_gradient, causal, chunk)
     weighted, total = tokens.attend(tokens.values)
@@ -79,10 +81,10 @@ def race_gradients(
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Float64 inputs by groups of query heads: query [..., Hkv, G, T, D] and gradient of its output [..., T, E], keys
-    [..., Hkv, 1, N, D], and values [..., Hkv, 1, N, E + 1] with a last component of 1.
+    """Float64 inputs by groups of query heads: query [B, Hkv, G, T, D], the gradient of its output [B, Hkv, G, T, E],
+    keys [B, Hkv, 1, N, D], and values [B, Hkv, 1, N, E + 1] with a last component of 1.
 
-    Causal, rows of 0 stand before the queries, so that T = N; so are the gradients that come of them.
+    Causal, rows of 0 stand before the queries, so that T = N, and before the gradient, so that nothing comes of them.
     """
 
     query: Float
@@ -93,24 +95,34 @@ class Tokens:
     beta: float
     causal: bool
     chunk: int
-    added: int
+    shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(
-        cls, query: Any, keys: Any, values: Any, planes: Planes, beta: float, gradient: Any, causal: bool, chunk: int
+        cls,
+        query: Any,
+        keys: Any,
+        values: Any,
+        planes: Planes,
+        beta: float,
+        gradient: Any,
+        causal: bool,
+        chunk: int = CHUNK,
     ) -> Tokens:
-        number = require_beta(beta, planes.num_planes)
-        _check_shapes(query, keys, values, planes, gradient, causal)
-        added = keys.shape[-2] - query.shape[-2] if causal else 0
-
-        def grouped(rows: Any) -> Float:
-            behind = np.pad(rows.astype(np.float64), [(0, 0)] * (rows.ndim - 2) + [(added, 0), (0, 0)])
-            return behind.reshape(*rows.shape[:-3], keys.shape[-3], -1, *behind.shape[-2:])
-
-        held, weighed = (rows[..., None, :, :].astype(np.float64) for rows in (keys, values))
+        given = checked_sequences(query, keys, values, causal, None, None)
+        require_planes(planes, keys.shape[-1])
+        require_features(planes.num_planes, planes.num_tables)
+        _check_gradient(gradient, (*query.shape[:-1], values.shape[-1]))
+        incoming = gradient.reshape(*given.query.shape[:-1], values.shape[-1])
+        before = [(0, 0)] * 3 + [(given.first if causal else 0, 0), (0, 0)]
+        asking, incoming = (
+            np.pad(grouped(rows, keys.shape[-3]).astype(np.float64), before) for rows in (given.query, incoming)
+        )
+        held, weighed = (rows[:, :, None].astype(np.float64) for rows in (given.keys, given.values))
         weighed = np.concatenate([weighed, np.ones((*weighed.shape[:-1], 1))], axis=-1)
-        size = require_count("chunk", chunk)
-        return cls(grouped(query), grouped(gradient), held, weighed, planes, number, causal, size, added)
+        number, size = require_beta(beta, planes.num_planes), require_count("chunk", chunk)
+        shapes = query.shape, keys.shape, values.shape
+        return cls(asking, incoming, held, weighed, planes, number, causal, size, shapes)
 
     @cached_property
     def asked(self) -> Float:
@@ -137,8 +149,11 @@ class Tokens:
         of_values = sums_over_suffixes(self.held, self.asked, u[..., :-1], self.causal, self.chunk).sum(axis=-3)
         query, planes_asked, beta_asked = through(of_asked, self.query, self.planes, self.beta)
         keys, planes_held, beta_held = through(of_held, self.keys, self.planes, self.beta)
-        query = query.reshape(*query.shape[:-4], -1, *query.shape[-2:])[..., self.added :, :]
-        return RaceGradients(query, keys[..., 0, :, :], of_values, planes_asked + planes_held, beta_asked + beta_held)
+        of_query, of_keys, of_values = (
+            array.reshape(shape)
+            for array, shape in zip((query[..., -self.shapes[0][-2] :, :], keys, of_values), self.shapes, strict=True)
+        )
+        return RaceGradients(of_query, of_keys, of_values, planes_asked + planes_held, beta_asked + beta_held)
 
 
 def _features(vectors: Float, planes: Planes, beta: float) -> Float:
@@ -146,26 +161,10 @@ def _features(vectors: Float, planes: Planes, beta: float) -> Float:
     return np.asarray(features.reshape(*features.shape[:-2], -1))
 
 
-def _check_shapes(query: Any, keys: Any, values: Any, planes: Planes, gradient: Any, causal: bool) -> None:
-    tail = (planes.head_dim,)
-    if keys.ndim < 3 or keys.shape[:-1] != values.shape[:-1] or query.ndim != keys.ndim:
+def _check_gradient(gradient: Any, shape: tuple[int, ...]) -> None:
+    require_arrays(output_gradient=gradient)
+    if gradient.shape != shape:
         raise ValueError(
-            f"query {query.shape}, keys {keys.shape} and values {values.shape} were given: pass [..., Hq, T, D], "
-            "[..., Hkv, N, D] and [..., Hkv, N, E]."
+            f"output_gradient of shape {gradient.shape} was given: pass {shape}, the shape of the attention's value."
         )
-    if query.shape[-1:] != tail or keys.shape[-1:] != tail or query.shape[:-3] != keys.shape[:-3]:
-        raise ValueError(
-            f"query {query.shape} and keys {keys.shape} were given with planes of head_dim {planes.head_dim}: pass "
-            "vectors of that length and the same batch shape."
-        )
-    require_head_ratio(query.shape[-3], keys.shape[-3])
-    if causal and query.shape[-2] > keys.shape[-2]:
-        raise ValueError(
-            f"{query.shape[-2]} causal queries and {keys.shape[-2]} keys were given: pass at most as many queries; "
-            "each sees the keys up to its own place."
-        )
-    if gradient.shape != (*query.shape[:-1], values.shape[-1]):
-        raise ValueError(
-            f"output_gradient of shape {gradient.shape} was given: pass {(*query.shape[:-1], values.shape[-1])}, the "
-            "shape of the attention's value."
-        )
+    require_finite("output_gradient", gradient)

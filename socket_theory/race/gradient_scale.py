@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory.core.hashing import Planes
-from socket_theory.race.attention import CHUNK
 from socket_theory.race.feature_gradient import corners, over_rows, tanh_projections, weighted_by_bucket
 from socket_theory.race.gradient import RaceGradients, Tokens
+from socket_theory.race.passes import CHUNK
 
 Float = NDArray[np.float64]
 DIFFERENCE = 2.0**-8

@@ -231,11 +231,12 @@ def test_a_forgotten_gradient_of_the_normaliser_is_seen(
     [
         ({"beta": 0.0}, "beta=0.0 was given"),
         ({"output_gradient": np.zeros((1, 4, 5, 4))}, r"output_gradient of shape \(1, 4, 5, 4\) was given: pass"),
-        ({"keys": np.zeros((1, 2, 7, 5))}, "planes of head_dim 6"),
-        ({"values": np.zeros((1, 2, 6, 5))}, "pass .*Hkv, N, E"),
+        ({"keys": np.zeros((1, 2, 7, 5))}, "query of shape .* was given"),
+        ({"values": np.zeros((1, 2, 6, 5))}, "keys .* and values .* were given"),
         ({"keys": np.zeros((1, 3, 7, 6)), "values": np.zeros((1, 3, 7, 5))}, "pass a positive multiple of 3"),
-        ({"keys": np.zeros((1, 2, 3, 6)), "values": np.zeros((1, 2, 3, 5))}, "5 causal queries and 3 keys"),
+        ({"keys": np.zeros((1, 2, 3, 6)), "values": np.zeros((1, 2, 3, 5))}, "5 query tokens and 3 slots were given"),
         ({"chunk": 0}, "chunk=0 was given"),
+        ({"output_gradient": np.full((1, 4, 5, 5), np.nan)}, "output_gradient contains NaN"),
     ],
 )
 def test_wrong_arguments_are_named(change: dict[str, Any], sentence: str) -> None:

@@ -28,14 +28,14 @@ def row_shares(delta: float, rows: int) -> Float:
 
 def stream_shares(delta: float, rows: int) -> Float:
     """6 delta / (pi t)^2 for the first rows of a stream, t = 1 being its first token; all add up to delta."""
-    return require_delta(delta) * 6 / (np.pi * np.arange(1, require_count("rows", rows) + 1)) ** 2
+    return np.asarray(require_delta(delta) * 6 / (np.pi * np.arange(1, require_count("rows", rows) + 1)) ** 2)
 
 
 def diameters_so_far(values: ArrayLike) -> Float:
     """max |v_i - v_j| over i, j <= t, for each t: values [N, E] -> [N]. Time N^2 E."""
     rows = require_rows("values", values)
     furthest = [np.max(np.linalg.norm(rows[: t + 1] - row, axis=1)) for t, row in enumerate(rows)]
-    return np.maximum.accumulate(furthest)
+    return np.asarray(np.maximum.accumulate(furthest))
 
 
 def causal_plug_in_radius(
@@ -63,14 +63,11 @@ def causal_moment_radius(
 
     Which is smaller depends on nothing that is drawn but Z-bar_t, by which both are divided, so choosing costs nothing.
 
-    Shapes: shares [N], value_radii [N] of max |v_j - O*_t| over j <= t, which the diameter so far bounds, the moments of
-    X_t of N rows, and realised_masses [..., N] -> [..., N].
+    Shapes: shares [N], value_radii [N] of max |v_j - O*_t| over j <= t, which the diameter so far bounds, the moments
+    of X_t of N rows, and realised_masses [..., N] -> [..., N].
     """
     fourth = causal_fourth_moment_radius(shares, num_tables, moments, realised_masses)
-    spread, mass = (
-        require_nonnegative("value_radii", value_radii),
-        require_above_zero("realised_masses", realised_masses),
-    )
+    spread, mass = require_nonnegative("value_radii", value_radii), np.asarray(realised_masses)
     bernstein = [
         bernstein_ratio_radius(share, num_tables, moment.second, weight_bound(kernel, t + 1), spread[t], mass[..., t])
         for t, (share, moment) in enumerate(zip(shares, moments, strict=True))

@@ -31,12 +31,12 @@ def _no_union(delta: float, rows: int) -> Float:
     return np.full(rows, delta)
 
 
-def _rows(context: Context, forms: dict[str, Shares]) -> Measurement:
+def _rows(context: Context, forms: tuple[Shares, ...]) -> Measurement:
     """How often some row exceeds its radius, in the fourth-moment form with these shares, against delta."""
     data, trials = triangle(context), context.samples(200)
     moments, parts = data.moments(context), []
     errors, masses = (np.concatenate(part) for part in zip(*data.sets(context, trials), strict=True))
-    for name, shares in forms.items():
+    for shares in forms:
         radii = causal_fourth_moment_radius(shares(DELTA, TOKENS), TABLES, moments, masses)
         missed = int(np.count_nonzero((errors > radii + ROUNDING).any(axis=1)))
         furthest = np.max(errors[:, 1:] / radii[:, 1:], axis=1)
@@ -71,14 +71,14 @@ CLAIMS = (
         source="own proof; R5 and a union over rows",
         kind="tail",
         wrong="delta_t = delta, without a union, at delta = .3",
-        check=partial(_rows, forms={"rows": row_shares, "stream": stream_shares}),
-        control=partial(_rows, forms={"rows": _no_union}),
+        check=partial(_rows, forms=(row_shares, stream_shares)),
+        control=partial(_rows, forms=(_no_union,)),
     ),
     Claim(
         id="R6.sharper",
         title="Rows against entries",
-        statement="At N = 64, L = 40, P = 1, beta = 2 and delta = .05 the union over rows, in the smaller of Bernstein's "
-        "and the fourth moment's form, is below Hoeffding's union over all entries (t, j) in every row.",
+        statement="At N = 64, L = 40, P = 1, beta = 2 and delta = .05 the union over rows, in the smaller of "
+        "Bernstein's and the fourth moment's form, is below Hoeffding's union over all entries (t, j) in every row.",
         source="own measurement; X_t of independent signs grows like sqrt(t), and entry errors add up like t",
         kind="inequality",
         wrong="the plug-in form, whose norm bound lets no two errors cancel either",

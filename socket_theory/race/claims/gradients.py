@@ -71,15 +71,15 @@ def _gradients(case: Case) -> RaceGradients:
 
 def _values_over_prefixes(case: Case) -> RaceGradients:
     """Right but for the values' gradient, whose sum runs over the queries up to a key and not from it on."""
-    tokens = Tokens.of(*case.arguments(), CHUNK)
+    tokens = Tokens.of(*case.arguments())
     incoming = tokens.gradient / tokens.attend(tokens.values)[1]
-    wrong = sums_over_prefixes(tokens.held, tokens.asked, incoming, True, CHUNK).sum(axis=-3)
+    wrong = sums_over_prefixes(tokens.held, tokens.asked, incoming, True, tokens.chunk).sum(axis=-3)
     return replace(_gradients(case), values=wrong)
 
 
 def _constant_normaliser(case: Case) -> RaceGradients:
     """As if Den were a constant."""
-    tokens = Tokens.of(*case.arguments(), CHUNK)
+    tokens = Tokens.of(*case.arguments())
     incoming = tokens.gradient / tokens.attend(tokens.values)[1]
     forgotten = np.concatenate([incoming, np.zeros((*incoming.shape[:-1], 1))], axis=-1)
     return tokens.back(forgotten, tokens.values, through_features)
@@ -105,8 +105,8 @@ CLAIMS = (
         id="R8.normaliser",
         title="Gradients in linear time",
         statement="dNum = g/Den, dDen = -<g, O>/Den, dPhi_Q = B dNum + A dDen, dB = Phi_Q' dNum, dA = Phi_Q' dDen, "
-        "dPhi_K = V dB' + dA, dV = Phi_K dB, and d phi_r / d t_p = beta phi_r (c_rp - tanh(beta t_p)) are the gradients "
-        "of the dense form with respect to query, keys, values, planes and beta.",
+        "dPhi_K = V dB' + dA, dV = Phi_K dB, and d phi_r / d t_p = beta phi_r (c_rp - tanh(beta t_p)) give the "
+        "derivatives of the dense form with respect to query, keys, values, planes and beta.",
         source="own proof; the chain rule",
         kind="identity",
         wrong="dDen forgotten, as if the normaliser were a constant",

@@ -18,7 +18,7 @@ EXACT = 1e-10
 
 
 def _streamed(sequence: Sequence, chunk: int, inclusive: bool) -> Float:
-    """O [Hq, T, E] of causal queries by running sums; not inclusive, a chunk hands on all of its tokens but the last."""
+    """O [Hq, T, E] of causal queries by running sums; not inclusive, a chunk hands on all its tokens but the last."""
     groups, before = len(sequence.query) // len(sequence.keys), sequence.keys.shape[1] - sequence.query.shape[1]
     keys, values = (np.repeat(rows, groups, axis=0) for rows in (sequence.keys, sequence.values))
     held, asked = (soft_buckets(rows, sequence.planes.weights, sequence.beta) for rows in (keys, sequence.query))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.polynomial.chebyshev import chebinterpolate, chebval
+from numpy.polynomial import Chebyshev
 from numpy.typing import NDArray
 
 from socket_theory.bounds.residual import ResidualMoments, spare_table_moments
@@ -34,10 +34,8 @@ class Triangle:
     def kernel_values(self) -> Float:
         """kappa_tj for j <= t, else 0 [N, N], by a polynomial through the quadrature at 25 angles: exact to 1e-12."""
         theta = angles(self.query, self.keys)
-        low, high = theta.min(), theta.max()
-        middle, half = (low + high) / 2, (high - low) / 2
-        through = chebinterpolate(lambda x: KERNEL.mean(middle + half * x, LENGTH, LENGTH), DEGREE)
-        return np.tril(chebval((theta - middle) / half, through))
+        through = Chebyshev.interpolate(lambda x: KERNEL.mean(x, LENGTH, LENGTH), DEGREE, [theta.min(), theta.max()])
+        return np.tril(through(theta))
 
     @cached_property
     def targets(self) -> Float:
