@@ -75,8 +75,9 @@ def _pair_products(beta: float, theta: Float, between: Float, query_norm: float,
         before, hermite = hermite, (e * hermite - math.sqrt(n) * before) / math.sqrt(n + 1)
     for sign in (1, -1):
         parallel = open_pairs & (sign * correlation >= 1 - _PARALLEL)
-        whole = np.einsum("ixe,jxe,x,e->ij", f, f[..., ::sign], weights, density, optimize=True)
-        total, open_pairs = np.where(parallel, whole, total), open_pairs & ~parallel
+        for i, j in np.argwhere(parallel):
+            total[i, j] = weights @ (f[i] * f[j, :, ::sign]) @ density
+        open_pairs &= ~parallel
     if open_pairs.any():
         i, j = np.argwhere(open_pairs)[0]
         raise ValueError(
