@@ -12,10 +12,10 @@ from socket_theory.core.rng import Key
 from socket_theory.core.selection import Budget
 from socket_theory.core.states import empty_state, merge_states
 from socket_theory.core.storage import load_cache, save_cache
-from socket_theory.race.angular import sharpened_angular_attention
 from socket_theory.race.attention import race_attention
 from socket_theory.race.estimator import Race
 from socket_theory.race.per_bucket import race_per_bucket_attention
+from socket_theory.race.targets import sharpened_angular_attention
 from socket_theory.santa.bernoulli import Bernoulli, BernoulliSanta
 from socket_theory.santa.estimator import Santa
 from socket_theory.socket_lsh.angular import soft_angular_attention
