@@ -16,8 +16,8 @@ from socket_theory.bounds.ratio import (
     plug_in_radius,
 )
 from socket_theory.bounds.residual import ResidualMoments, spare_table_moments
-from socket_theory.bounds.table_sets import DELTA, Radius, misses_check, misses_control, table_sets
 from socket_theory.core.claim import Claim, Context, Measurement, combine, inequality
+from socket_theory.core.table_sets import DELTA, Radius, misses_check, misses_control, table_sets
 from socket_theory.race.bounds.rows import paper_row_radius
 from socket_theory.race.claims.rows import (
     CROWD,

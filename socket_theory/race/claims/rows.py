@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from socket_theory.bounds import table_sets
+from socket_theory.core import table_sets
 from socket_theory.core.angular import angles
 from socket_theory.core.claim import Context
 from socket_theory.race.bounds.entries import weight_bound

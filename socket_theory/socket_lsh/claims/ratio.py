@@ -16,8 +16,8 @@ from socket_theory.bounds.ratio import (
     paper_condition_tables,
     plug_in_radius,
 )
-from socket_theory.bounds.table_sets import DELTA, Radius, misses_control
 from socket_theory.core.claim import Claim, Context, Measurement, combine, worst
+from socket_theory.core.table_sets import DELTA, Radius, misses_control
 from socket_theory.core.thresholds import failure_rate
 from socket_theory.socket_lsh.bounds.weight_range import weight_bound
 from socket_theory.socket_lsh.claims.bias import Problem

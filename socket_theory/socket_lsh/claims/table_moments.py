@@ -8,9 +8,9 @@ import numpy as np
 
 from socket_theory.bounds.ratio import bernstein_ratio_radius, chebyshev_radius, fourth_moment_radius
 from socket_theory.bounds.residual import ResidualMoments, residual_covariance, spare_table_moments
-from socket_theory.bounds.table_sets import DELTA, Radius, misses_control, table_sets
 from socket_theory.core.angular import angles
 from socket_theory.core.claim import Claim, Context
+from socket_theory.core.table_sets import DELTA, Radius, misses_control, table_sets
 from socket_theory.socket_lsh.bounds.residual_moments import weight_covariance
 from socket_theory.socket_lsh.bounds.weight_range import weight_bound
 from socket_theory.socket_lsh.claims.bias import Problem

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from socket_theory.bounds import table_sets
+from socket_theory.core import table_sets
 from socket_theory.core.claim import Context, Measurement
 from socket_theory.socket_lsh.claims.bias import Problem
 from socket_theory.socket_lsh.claims.instances import query_and_keys
