@@ -17,7 +17,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from socket_theory.core.checks import require_angle, require_numbers
+from socket_theory.core.arguments import require_nonnegative
+from socket_theory.core.checks import require_angle
 from socket_theory.core.quadrature import half_normal_mean
 
 Float = NDArray[np.float64]
@@ -27,14 +28,6 @@ _SHORTEST, _LONGEST = -13.0, 2.1  # ln r
 _ENTRIES_AT_ONCE = 32
 
 
-def require_norm(name: str, norm: ArrayLike) -> Float:
-    """`norm` as float64, or ValueError if an entry is negative, infinite or NaN."""
-    array = require_numbers(name, norm)
-    if not (np.isfinite(array) & (array >= 0)).all():
-        raise ValueError(f"{name} has a negative or non-finite entry: pass the lengths of finite vectors.")
-    return array
-
-
 def steep(beta: float, projections: Float) -> Float:
     """tanh(beta tanh z): twice the soft probability that z is on the positive side of its plane, less one."""
     return np.asarray(np.tanh(beta * np.tanh(projections)))
@@ -42,15 +35,15 @@ def steep(beta: float, projections: Float) -> Float:
 
 def gap(beta: float, norm: ArrayLike) -> Float:
     """eps_beta(rho) = E sigma(-2 beta |tanh(rho g)|) = E[1 - |a|]/2, g standard normal (R3)."""
-    length = require_norm("norm", norm)
+    length = require_nonnegative("norm", norm)
     scale = min(1.0, 1 / beta) / max(1.0, float(np.max(length, initial=0.0)))
     return half_normal_mean(lambda g, rho: np.exp(-np.logaddexp(0, 2 * beta * np.tanh(g * rho))), scale, length)
 
 
 def products(beta: float, theta: ArrayLike, query_norm: ArrayLike, key_norm: ArrayLike) -> tuple[Float, Float]:
     """E[a b] and E[a^2 b^2] to 1e-11, broadcast over angles in [0, pi] and lengths of at least 0 (R2)."""
-    angle, asked = require_angle("theta", theta), require_norm("query_norm", query_norm)
-    held = require_norm("key_norm", key_norm)
+    angle, asked = require_angle("theta", theta), require_nonnegative("query_norm", query_norm)
+    held = require_nonnegative("key_norm", key_norm)
     shape = np.broadcast_shapes(angle.shape, asked.shape, held.shape)
     columns = [np.broadcast_to(x, shape).ravel() for x in (angle, asked, held)]
     first, square = np.empty(math.prod(shape)), np.empty(math.prod(shape))

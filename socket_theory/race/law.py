@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from socket_theory.core.angular import hard_kernel
 from socket_theory.core.checks import require_count, require_positive
+from socket_theory.core.power import power_step
 from socket_theory.race.bit import gap, products
 
 Float = NDArray[np.float64]
@@ -86,8 +87,3 @@ class RaceKernel:
         """Mean and variance of one bit."""
         first, square = products(self.beta, theta, query_norm, key_norm)
         return np.asarray((1 + first) / 2), np.asarray(np.maximum(square - first**2, 0.0) / 4)
-
-
-def power_step(base: Float, step: Float, power: int) -> Float:
-    """(base + step)^power - base^power without cancellation."""
-    return np.asarray(step * sum((base + step) ** j * base ** (power - 1 - j) for j in range(power)))

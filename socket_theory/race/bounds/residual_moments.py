@@ -13,10 +13,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from socket_theory.core.arguments import require_nonnegative
 from socket_theory.core.checks import require_angle
+from socket_theory.core.power import power_step
 from socket_theory.core.quadrature import half_normal_rule
-from socket_theory.race.bit import products, require_norm, steep
-from socket_theory.race.law import RaceKernel, power_step
+from socket_theory.race.bit import products, steep
+from socket_theory.race.law import RaceKernel
 
 Float = NDArray[np.float64]
 _FURTHEST, _COARSEST, _FINEST = 9.5, 0.08, 1e-9
@@ -37,7 +39,7 @@ def weight_covariance(
         For other shapes, numbers out of range, or a pair that the series does not reach: keys that are nearly, but not
         exactly, parallel or opposite at a beta * norm of 8 and more. `bounds.residual.spare_table_moments` takes any.
     """
-    angle, length = require_angle("theta", theta), require_norm("key_norms", key_norms)
+    angle, length = require_angle("theta", theta), require_nonnegative("key_norms", key_norms)
     between, count = require_angle("pair_theta", pair_theta), len(angle)
     if angle.ndim != 1 or between.shape != (count, count) or length.shape != (count,):
         raise ValueError(
