@@ -10,7 +10,7 @@ import numpy as np
 from socket_theory.race.features import soft_buckets
 from socket_theory.race.sums import BucketSums
 
-CHUNK = 256
+CHUNK = 64
 
 
 def sums_of_tokens(keys: Any, values: Any, valid: Any, weights: Any, beta: float, *, chunk: int = CHUNK) -> BucketSums:

@@ -181,10 +181,8 @@ def test_race_step(backend):
     for head in range(HQ):
         weights = []
         for token in TOKENS:
-            asked, held = (
-                1 / (1 + np.exp(-2.6 * np.tanh(planes_of(method) @ row)))
-                for row in (QUERY[0, head], key_of(head, token))
-            )
+            both = QUERY[0, head], key_of(head, token)
+            asked, held = (1 / (1 + np.exp(-2.6 * np.tanh(planes_of(method) @ row))) for row in both)
             weights.append(np.prod(asked * held + (1 - asked) * (1 - held), axis=1).mean())
         value = np.array(weights) @ VALUES[0, head // (HQ // HKV), list(TOKENS)] / sum(weights)
         assert_close(backend.get(estimate.value)[0, head], value, "float64")

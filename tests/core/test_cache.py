@@ -12,6 +12,7 @@ from socket_theory import (
     Key,
     OracleTopK,
     Planes,
+    Race,
     SignHash,
     Socket,
     SocketSampling,
@@ -131,6 +132,7 @@ def test_numpy_scalars_are_settings_like_any_other(tmp_path):
         HardLSH(num_tables=5),
         Socket(num_tables=5, center_keys=True, value_weight=True),
         SocketSampling(num_tables=5, num_samples=20, value_aware=True),
+        Race(),
     ],
     ids=lambda method: type(method).__name__,
 )
