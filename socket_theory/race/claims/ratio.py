@@ -89,8 +89,8 @@ def _entry_errors(kappa: Float, weights: Float, values: Float, error_left_out: b
 
 
 def _one_against_many(error_left_out: bool) -> Measurement:
-    """One token of value 1 is weighted too much, ten of value 0 too little."""
-    kappa, signs = np.array([0.5] + 10 * [0.3]), np.array([1.0] + 10 * [-1.0])
+    """One token of value 1 is weighted too much, two hundred of value 0 too little."""
+    kappa, signs = np.array([0.5] + 200 * [0.3]), np.array([1.0] + 200 * [-1.0])
     return _entry_errors(kappa, kappa + 0.2 * signs, (signs[:, None] + 1) / 2, error_left_out)
 
 
@@ -181,7 +181,7 @@ CLAIMS = (
         "|O_i - O*_i| <= epsilon sum_j |v_j - O*_i| / ((C_1 - epsilon) N).",
         source="own proof, in the form of Joshi et al. 2025, Theorem 1; S9.identity",
         kind="inequality",
-        wrong="C_1 N in the denominator, where one token is weighted too much and ten too little",
+        wrong="C_1 N in the denominator, where one token is weighted too much and 200 too little",
         check=_paper,
         control=_paper_control,
     ),
