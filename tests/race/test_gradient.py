@@ -123,7 +123,7 @@ def test_the_scale_is_at_least_the_gradient(causal: bool) -> None:
     given = long_rows()
     right, scale = gradients(given, 2.0, causal), _scale(given, 2.0, causal)
     for name in NAMES:
-        assert (getattr(scale, name) >= np.abs(getattr(right, name))).all(), name
+        assert (np.abs(getattr(right, name)) <= (1 + 1e-12) * getattr(scale, name)).all(), name
 
 
 def in_float32(given: dict[str, Any], beta: float, causal: bool) -> RaceGradients:
