@@ -13,9 +13,9 @@ from socket_gpu.bench import byte_model, dense
 from socket_gpu.bench.clock import Timing
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import Inputs
+from socket_gpu.bench.layouts import LAYOUTS, OWN
 from socket_gpu.bench.peers import Call, Tensors
 from socket_gpu.bench.rows import Row, row_records
-from socket_gpu.bench.layouts import LAYOUTS, OWN
 from socket_gpu.bench.shape import Shape
 from socket_gpu.socket_lsh.cases import GROUP_NAMES, INDEX, RECOMMENDED, RELEASED, Setting, cases, keeping
 from socket_theory import Budget, Key, Socket

@@ -136,6 +136,9 @@ class Stream:
     def synchronize(self) -> None:
         assert Stream.recorded is None, "a stream is waited for while it is captured."
 
+    def is_capturing(self) -> bool:
+        return Stream.recorded is not None
+
     def begin_capture(self) -> None:
         Stream.recorded = []
 
