@@ -55,5 +55,6 @@ def _missing_headers(cupy: Any) -> str | None:
         module = cupy.RawModule(code=_PROBE, options=OPTIONS, name_expressions=(_INSTANCE,))
         module.get_function(_INSTANCE)
     except Exception as error:
-        return f"the CUDA headers do not compile as C++20 ({type(error).__name__}): install the [ctk] extra of CuPy, {_INSTALL}."
+        kind = type(error).__name__
+        return f"the CUDA headers do not compile as C++20 ({kind}): install the [ctk] extra of CuPy, {_INSTALL}."
     return None

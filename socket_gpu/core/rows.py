@@ -36,8 +36,8 @@ class DeviceRows:
         Raises
         ------
         TypeError, ValueError
-            For a head_dim that kernels do not read, values of another dtype or head_dim, and rows whose elements are not
-            neighbours or that begin between multiples of 16 bytes.
+            For a head_dim that kernels do not read, values of another dtype or head_dim, and rows whose elements are
+            no neighbours or that begin between multiples of 16 bytes.
         """
         keys, values = _arrays(rows)
         require_width(keys)

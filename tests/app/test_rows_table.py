@@ -25,7 +25,7 @@ def run(times):
 
 def test_each_layout_stands_beside_own_arrays(page):
     decode, santa = run([100, 100, 101, 103, 110, 90]), run([50.0] * 6)
-    lines = page.rows_table(decode, santa).splitlines()[2:]
+    lines = page.rows_table(decode, santa).strip().splitlines()[2:]
     assert [line.split(" | ")[0].strip("| ") for line in lines] == list(LAYOUTS)
     assert lines[4].split(" | ")[1:3] == ["110.0 (109.0-111.0)", "+10.0 %"]
     assert lines[5].split(" | ")[2] == "-10.0 %"

@@ -301,7 +301,7 @@ def test_loops_over_tokens_of_the_main_case_keep_their_state_in_registers(
     launches = [
         launch
         for launch in launches_of(cupy_on_cpu, MAIN, built.arch, SANTA_STEPS[:1], PAGES)
-        if launch.program.name in names
+        if launch.program.name in names and "flash = true" not in launch.program.instance
     ]
     assert {launch.program.name for launch in launches} == names
     for launch in launches:
