@@ -113,9 +113,9 @@ class DeviceRows:
                 f"block_table has shape {table.shape} and was planned with {tuple(self.table.shape)}: plan with all "
                 "blocks that a sequence may need."
             )
-        cupy = import_module("cupy")
-        if not cupy.cuda.get_current_stream().is_capturing():
-            self.table[...] = cupy.asarray(table)
+        stream = import_module("cupy").cuda.get_current_stream()
+        if not stream.is_capturing():
+            self.table.set(table, stream)
 
 
 def require_width(array: Any) -> Any:
