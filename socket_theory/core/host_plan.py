@@ -97,8 +97,9 @@ class HostPlan:
             index = cache.method.index(rows, cache.sample, dict(cache.index.frozen))
             self.cache = replace(cache, rows=rows, index=index)
         elif fits.any():
-            longer = replace(cache, rows=held.with_capacity(None)).append(keys, values).truncate(lengths)
-            self.cache = replace(longer, rows=longer.rows.with_capacity(cache.capacity))
+            longer = replace(cache, rows=held.with_capacity(None)).append(keys, values)
+            index = longer.index.undo(cache.index, cache.backend.to_device(~fits), lengths)
+            self.cache = replace(longer, rows=longer.rows.truncate(lengths).with_capacity(cache.capacity), index=index)
         self._status |= 1
 
     def check(self) -> None:
