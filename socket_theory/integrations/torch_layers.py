@@ -162,6 +162,6 @@ def _require_heads(query: Any, keys: Any, values: Any, causal: bool) -> None:
     require_head_ratio(query.shape[-3], keys.shape[-3])
     if causal and query.shape[-2] > keys.shape[-2]:
         raise ValueError(
-            f"{query.shape[-2]} causal queries were given for {keys.shape[-2]} keys: pass at least a key for each query, "
-            "the last key for the last query."
+            f"{query.shape[-2]} causal queries were given for {keys.shape[-2]} keys: pass a key for each query at "
+            "least, the last key for the last query."
         )

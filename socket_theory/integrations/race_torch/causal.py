@@ -13,7 +13,7 @@ import torch
 from socket_theory.integrations.race_torch.buckets import Hash
 from socket_theory.integrations.race_torch.chunks import CAUSAL, chunk_size, read, spans, write
 from socket_theory.integrations.race_torch.gradients import Gradients
-from socket_theory.integrations.race_torch.whole import add_keys
+from socket_theory.integrations.race_torch.whole import add_keys, along_outputs, empty_sums
 
 
 def attend(query: Any, keys: Any, values: Any, value: Any, hashed: Hash, mass: Any, weighted: Any) -> None:
@@ -48,17 +48,16 @@ def backward(query: Any, keys: Any, values: Any, above: Any, hashed: Hash, into:
         towards = torch.bmm(weighted, g.mT).baddbmm_(held, _seen(torch.bmm(g, v.mT)).mT)
         masses = (held.cumsum(-1) + mass[:, :, None]).repeat(1, 1, asked.features.shape[-1] // held.shape[-1])
         total = (asked.features * masses).sum(1)
-        along = (asked.features * towards).sum(1) / total
+        along = along_outputs(asked.features, towards, total)
         towards.addcmul_(masses, along[:, None], value=-1)
         into.put(into.query, asking, asked, towards.mul_(asked.features), 1 / total)
         mass += held.sum(-1)
         weighted.baddbmm_(held, v)
         rows.append((total, along))
-    mass.zero_(), weighted.zero_()
-    for asking, holding in reversed(list(_chunks(query, keys))):
+    mass, weighted = empty_sums(keys, values, hashed)
+    for (asking, holding), (total, along) in reversed(list(zip(_chunks(query, keys), rows, strict=True))):
         asked, held = hashed.features(read(query, asking, dtype)), hashed.buckets(read(keys, holding, dtype))
         v, g = read(values, holding, dtype), read(above, asking, dtype)
-        total, along = rows.pop()
         share = asked.div_(total[:, None])
         towards = torch.baddbmm(mass[:, :, None], weighted, v.mT)
         towards.baddbmm_(share, _seen(torch.bmm(g, v.mT).sub_(along[:, :, None])))
@@ -68,12 +67,6 @@ def backward(query: Any, keys: Any, values: Any, above: Any, hashed: Hash, into:
         weighted.baddbmm_(share, g)
         mass -= torch.bmm(share, along[:, :, None]).squeeze(-1)
     into.put_all_keys(*_seen_by_all(query, keys, values), hashed, mass, weighted)
-
-
-def empty_sums(keys: Any, values: Any, hashed: Hash) -> tuple[Any, Any]:
-    """A [G, F] and B [G, F, E] of no keys, for `grouped` views."""
-    shape = (keys.shape[:-2].numel(), hashed.num_features)
-    return hashed.rows.new_zeros(shape), hashed.rows.new_zeros(*shape, values.shape[-1])
 
 
 def _seen_by_all(query: Any, keys: Any, values: Any) -> tuple[Any, Any]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-ON_A_CPU = 4096
+ON_A_CPU = 8192
 """Tokens times KV heads whose features are held at a time: they stay in a core's cache."""
 ELSEWHERE = 131072
 """The same on any other device, where a launch has to be worth its time."""
 LEAST = 64
-CAUSAL = 128
+CAUSAL = 256
 """Most tokens whose products with one another are formed, where each sees those before it."""
 
 
@@ -28,8 +29,8 @@ def grouped(heads: Any, num_kv_heads: int) -> Any:
 
 def chunk_size(heads: Any) -> int:
     """Tokens of a `grouped` view to take at a time."""
-    at_once = ON_A_CPU if heads.device.type == "cpu" else ELSEWHERE
-    return max(at_once // heads.shape[:-2].numel(), LEAST)
+    at_once: int = ON_A_CPU if heads.device.type == "cpu" else ELSEWHERE
+    return max(at_once // int(math.prod(heads.shape[:-2])), LEAST)
 
 
 def spans(count: int, size: int) -> Iterator[slice]:

@@ -13,7 +13,7 @@ from socket_theory.integrations.race_torch.chunks import chunk_size, grouped, re
 
 @dataclass(eq=False)
 class Gradients:
-    """Gradients: `grouped` views for queries, keys and values, sums for beta and, unless None, for the planes [P L, D]."""
+    """Gradients: `grouped` views for queries, keys and values, sums for beta and, unless None, for planes [P L, D]."""
 
     query: Any
     keys: Any
@@ -25,8 +25,9 @@ class Gradients:
     def like(cls, query: Any, keys: Any, values: Any, hashed: Hash, planes_too: bool) -> Gradients:
         """Uninitialised for tensors [..., H, n, C], zero for the sums."""
         num_kv_heads = keys.shape[-3]
-        places = (grouped(heads.new_empty(heads.shape), num_kv_heads) for heads in (query, keys, values))
-        return cls(*places, torch.zeros_like(hashed.beta), torch.zeros_like(hashed.rows) if planes_too else None)
+        d_query, d_keys, d_values = (grouped(x.new_empty(x.shape), num_kv_heads) for x in (query, keys, values))
+        d_planes = torch.zeros_like(hashed.rows) if planes_too else None
+        return cls(d_query, d_keys, d_values, torch.zeros_like(hashed.beta), d_planes)
 
     def put(self, into: Any, span: slice, buckets: Buckets, weighted: Any, scale: Any = None) -> None:
         """Of a chunk of queries or keys with dphi_r phi_r `weighted` [G, F, n], each token's times `scale` [G, n]."""

@@ -12,6 +12,7 @@ from socket_theory.integrations.race_torch import causal, whole
 from socket_theory.integrations.race_torch.buckets import Hash
 from socket_theory.integrations.race_torch.chunks import compute_dtype, grouped
 from socket_theory.integrations.race_torch.gradients import Gradients
+from socket_theory.integrations.race_torch.whole import empty_sums
 
 STEEPEST = {torch.float64: 80.0, torch.float32: 30.0}
 """Largest beta * P by the dtype that is computed in: the least denominator is near exp(-2 beta P), and its inverse has
@@ -29,33 +30,20 @@ def require_steepness(beta: float, num_planes: int, dtype: Any) -> float:
     return beta
 
 
-@torch.library.custom_op(
-    "socket_theory::race_attention",
-    mutates_args=(),
-    schema="(Tensor query, Tensor keys, Tensor values, Tensor planes, Tensor beta, bool causal)"
-    " -> (Tensor, Tensor, Tensor)",
-)
-def attend(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causal: bool) -> tuple[Any, Any, Any]:
+def _attend(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causal: bool) -> tuple[Any, Any, Any]:
     """The value [..., Hq, T, E], and the sums A [G, F] and B [G, F, E] over all keys that the gradient needs."""
     if beta.device.type == "cpu":  # reading one on a GPU would wait for it
         require_steepness(require_positive("beta", float(beta)), planes.shape[1], compute_dtype(query.dtype))
     with torch.autocast(query.device.type, enabled=False):
         hashed = Hash.of(planes, beta, compute_dtype(query.dtype))
         value = query.new_empty(*query.shape[:-1], values.shape[-1])
-        heads = [grouped(tensor, keys.shape[-3]) for tensor in (query, keys, values)]
-        mass, weighted = causal.empty_sums(*heads[1:], hashed)
-        form = causal if is_causal else whole
-        form.attend(*heads, grouped(value, keys.shape[-3]), hashed, mass, weighted)
+        q, k, v, into = (grouped(tensor, keys.shape[-3]) for tensor in (query, keys, values, value))
+        mass, weighted = empty_sums(k, v, hashed)
+        (causal if is_causal else whole).attend(q, k, v, into, hashed, mass, weighted)
     return value, mass, weighted
 
 
-@torch.library.custom_op(
-    "socket_theory::race_attention_backward",
-    mutates_args=(),
-    schema="(Tensor query, Tensor keys, Tensor values, Tensor planes, Tensor beta, Tensor above, Tensor mass,"
-    " Tensor weighted, bool causal, bool planes_too) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def backward(
+def _backward(
     query: Any,
     keys: Any,
     values: Any,
@@ -71,11 +59,11 @@ def backward(
     with torch.autocast(query.device.type, enabled=False):
         hashed = Hash.of(planes, beta, compute_dtype(query.dtype))
         into = Gradients.like(query, keys, values, hashed, planes_too)
-        heads = [grouped(tensor, keys.shape[-3]) for tensor in (query, keys, values, above)]
+        q, k, v, g = (grouped(tensor, keys.shape[-3]) for tensor in (query, keys, values, above))
         if is_causal:
-            causal.backward(*heads, hashed, into)
+            causal.backward(q, k, v, g, hashed, into)
         else:
-            whole.backward(*heads, hashed, mass, weighted, into)
+            whole.backward(q, k, v, g, hashed, mass, weighted, into)
         d_planes = torch.zeros_like(planes)
         if into.planes is not None:
             d_planes.copy_(into.planes.unflatten(0, (planes.shape[1], -1)).transpose(0, 1))
@@ -83,8 +71,7 @@ def backward(
         return (*found, d_planes, into.beta.to(beta.dtype))
 
 
-@attend.register_fake
-def _(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causal: bool) -> tuple[Any, Any, Any]:
+def _like_attend(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causal: bool) -> tuple[Any, Any, Any]:
     groups = math.prod(keys.shape[:-2])
     dtype, features = compute_dtype(query.dtype), planes.shape[0] * 2 ** planes.shape[1]
     mass = query.new_empty(groups, features, dtype=dtype)
@@ -92,8 +79,7 @@ def _(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causal: boo
     return query.new_empty(*query.shape[:-1], values.shape[-1]), mass, weighted
 
 
-@backward.register_fake
-def _(query: Any, keys: Any, values: Any, planes: Any, beta: Any, *others: Any) -> tuple[Any, ...]:
+def _like_backward(query: Any, keys: Any, values: Any, planes: Any, beta: Any, *others: Any) -> tuple[Any, ...]:
     return (
         *(heads.new_empty(heads.shape) for heads in (query, keys, values)),
         torch.empty_like(planes),
@@ -118,4 +104,20 @@ def _differentiate(ctx: Any, above: Any, *_: Any) -> tuple[Any, ...]:
     )
 
 
+attend = torch.library.custom_op(
+    "socket_theory::race_attention",
+    _attend,
+    mutates_args=(),
+    schema="(Tensor query, Tensor keys, Tensor values, Tensor planes, Tensor beta, bool is_causal)"
+    " -> (Tensor, Tensor, Tensor)",
+)
+attend.register_fake(_like_attend)
 attend.register_autograd(_differentiate, setup_context=_remember)
+backward = torch.library.custom_op(
+    "socket_theory::race_attention_backward",
+    _backward,
+    mutates_args=(),
+    schema="(Tensor query, Tensor keys, Tensor values, Tensor planes, Tensor beta, Tensor above, Tensor mass,"
+    " Tensor weighted, bool is_causal, bool planes_too) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+backward.register_fake(_like_backward)
