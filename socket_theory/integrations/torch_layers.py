@@ -131,8 +131,8 @@ class RaceAttention(torch.nn.Module):  # type: ignore[misc]
         """What stands between the brackets of the printed module."""
         num_tables, num_planes, head_dim = self.planes.shape
         return (
-            f"head_dim={head_dim}, num_planes={num_planes}, num_tables={num_tables}, beta={float(self.beta):.3g}, "
-            f"causal={self.causal}"
+            f"head_dim={head_dim}, num_planes={num_planes}, num_tables={num_tables}, "
+            f"beta={float(self.beta.detach()):.3g}, causal={self.causal}"
         )
 
 
