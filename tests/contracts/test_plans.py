@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from owners import LAYOUTS, RAGGED, Owner, paged
 
-from socket_theory import Bernoulli, Budget, HardLSH, PagedRows, Race, RandomTokens, Santa, Socket
+from socket_theory import Bernoulli, BorrowedRows, Budget, HardLSH, Key, PagedRows, Race, RandomTokens, Santa, Socket
 from socket_theory.core.check_query import checked_scale
 from socket_theory.core.step import Step
 from socket_theory.testing import assert_close
@@ -234,6 +234,35 @@ def test_tokens_beyond_an_owners_slots_are_dropped_sequence_by_sequence(backend,
     assert (found[2] != whole[2]).any()
 
 
+def test_a_plan_over_tensors_follows_their_owner(require_extra):
+    torch = require_extra("torch", "torch")
+    draw = torch.Generator().manual_seed(3)
+    query, keys, values = (torch.randn(shape, generator=draw) for shape in ((2, 4, 16), (2, 2, 40, 16), (2, 2, 40, 16)))
+    method, rows = Socket(num_tables=8, center_keys=True), BorrowedRows(keys, values)
+    cache = method.prepare(rows, kv_len=[38, 30], key=Key.from_seed(1))
+    plan = cache.plan(4, budget=Budget(tokens=9))
+    for count, lengths in ((2, [40, 32]), (5, [40, 37])):
+        plan.append(rows, tokens=count)
+        assert plan.cache.kv_len.tolist() == lengths
+    whole = method.prepare(
+        rows, kv_len=lengths, sample=cache.sample, center=torch.from_numpy(cache.index.frozen["center"].copy())
+    )
+    value, _ = plan.run(query)
+    assert torch.equal(value, method.attend(query, whole, budget=Budget(tokens=9)).value)
+    with pytest.raises(RuntimeError, match="an append exceeded the planned capacity"):
+        plan.check()
+
+
+def test_what_is_refused_leaves_no_status(backend):
+    query, keys, values = inputs(backend)
+    plan = planned(backend, Socket(), keys, values, capacity=301)[2]
+    for wrong in (keys[:, :1, :9], np.zeros((3, 2, 9, 64), np.float16)[..., :3]):
+        with pytest.raises((TypeError, ValueError)):
+            plan.append(backend.put(np.ascontiguousarray(wrong)), backend.put(values[:, :, :9].copy()))
+    plan.run(backend.put(query))
+    plan.check()
+
+
 def test_rows_that_a_plan_cannot_follow_are_refused(backend):
     owner, rows, plans, new = owned(backend, Socket(), LAYOUTS["pages of 16"])
     pages = (rows.key_pages, rows.value_pages)
@@ -256,8 +285,16 @@ def test_rows_that_a_plan_cannot_follow_are_refused(backend):
     if backend.engine.name != "numpy":
         moved = PagedRows(*(array.copy() for array in pages), rows.block_table)
         shorter = PagedRows(*pages, rows.block_table[:, :-1])
+        taller = PagedRows(
+            *(backend.put(np.zeros((19, 2, 16, 64), np.float16)) for _ in range(2)), rows.block_table % 19
+        )
         wrong += [
             (lambda: plans[0].append(moved, tokens=5), ValueError, "the rows lie elsewhere than those the step was"),
+            (
+                lambda: plans[0].append(taller, tokens=5),
+                ValueError,
+                r"rows of \(19, 2, 16, 64\) were given and the step",
+            ),
             (lambda: plans[0].append(shorter, tokens=5), ValueError, r"block_table has shape \(3, 4\) and was planned"),
             (
                 lambda: owned(backend, Socket(), LAYOUTS["borrowed, strided"]),

@@ -1,0 +1,123 @@
+"""RACE attention as an operator of torch, with its gradient, so that compilers and exporters take it as one node."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from socket_theory.core.checks import require_positive
+from socket_theory.integrations.race_torch import causal, whole
+from socket_theory.integrations.race_torch.buckets import Hash
+from socket_theory.integrations.race_torch.chunks import compute_dtype, grouped
+from socket_theory.integrations.race_torch.gradients import Gradients
+from socket_theory.integrations.race_torch.whole import empty_sums
+
+STEEPEST = {torch.float64: 80.0, torch.float32: 30.0}
+"""Largest beta * P by the dtype that is computed in: the least denominator is near exp(-2 beta P), and its inverse has
+to leave room for the gradients."""
+
+
+def require_steepness(beta: float, num_planes: int, dtype: Any) -> float:
+    """`beta` again, or ValueError if weights vanish in the dtype that is computed in."""
+    steepest = STEEPEST[dtype] / num_planes
+    if beta > steepest:
+        raise ValueError(
+            f"beta={beta:g} was given with num_planes={num_planes}, computed with in {dtype}: pass at most "
+            f"{steepest:g}, beyond which weights vanish."
+        )
+    return beta
+
+
+def _attend(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causal: bool) -> tuple[Any, Any, Any]:
+    """The value [..., Hq, T, E], and the sums A [G, F] and B [G, F, E] over all keys that the gradient needs."""
+    if beta.device.type == "cpu":  # reading one on a GPU would wait for it
+        require_steepness(require_positive("beta", float(beta)), planes.shape[1], compute_dtype(query.dtype))
+    with torch.autocast(query.device.type, enabled=False):
+        hashed = Hash.of(planes, beta, compute_dtype(query.dtype))
+        value = query.new_empty(*query.shape[:-1], values.shape[-1])
+        q, k, v, into = (grouped(tensor, keys.shape[-3]) for tensor in (query, keys, values, value))
+        mass, weighted = empty_sums(k, v, hashed)
+        (causal if is_causal else whole).attend(q, k, v, into, hashed, mass, weighted)
+    return value, mass, weighted
+
+
+def _backward(
+    query: Any,
+    keys: Any,
+    values: Any,
+    planes: Any,
+    beta: Any,
+    above: Any,
+    mass: Any,
+    weighted: Any,
+    is_causal: bool,
+    planes_too: bool,
+) -> tuple[Any, Any, Any, Any, Any]:
+    """Gradients of query, keys, values, planes (zero unless `planes_too`) and beta."""
+    with torch.autocast(query.device.type, enabled=False):
+        hashed = Hash.of(planes, beta, compute_dtype(query.dtype))
+        into = Gradients.like(query, keys, values, hashed, planes_too)
+        q, k, v, g = (grouped(tensor, keys.shape[-3]) for tensor in (query, keys, values, above))
+        if is_causal:
+            causal.backward(q, k, v, g, hashed, into)
+        else:
+            whole.backward(q, k, v, g, hashed, mass, weighted, into)
+        d_planes = torch.zeros_like(planes)
+        if into.planes is not None:
+            d_planes.copy_(into.planes.unflatten(0, (planes.shape[1], -1)).transpose(0, 1))
+        found = (place.flatten(-4, -3) for place in (into.query, into.keys, into.values))
+        return (*found, d_planes, into.beta.to(beta.dtype))
+
+
+def _like_attend(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causal: bool) -> tuple[Any, Any, Any]:
+    groups = math.prod(keys.shape[:-2])
+    dtype, features = compute_dtype(query.dtype), planes.shape[0] * 2 ** planes.shape[1]
+    mass = query.new_empty(groups, features, dtype=dtype)
+    weighted = query.new_empty(groups, features, values.shape[-1], dtype=dtype)
+    return query.new_empty(*query.shape[:-1], values.shape[-1]), mass, weighted
+
+
+def _like_backward(query: Any, keys: Any, values: Any, planes: Any, beta: Any, *others: Any) -> tuple[Any, ...]:
+    return (
+        *(heads.new_empty(heads.shape) for heads in (query, keys, values)),
+        torch.empty_like(planes),
+        torch.empty_like(beta),
+    )
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    *tensors, ctx.is_causal = inputs
+    _, mass, weighted = output
+    ctx.mark_non_differentiable(mass, weighted)
+    ctx.save_for_backward(*tensors, mass, weighted)
+
+
+def _differentiate(ctx: Any, above: Any, *_: Any) -> tuple[Any, ...]:
+    *tensors, mass, weighted = ctx.saved_tensors
+    planes_too = ctx.needs_input_grad[3]
+    found = backward(*tensors, above, mass, weighted, ctx.is_causal, planes_too)
+    return (
+        *(gradient if needed else None for gradient, needed in zip(found, ctx.needs_input_grad, strict=False)),
+        None,
+    )
+
+
+attend = torch.library.custom_op(
+    "socket_theory::race_attention",
+    _attend,
+    mutates_args=(),
+    schema="(Tensor query, Tensor keys, Tensor values, Tensor planes, Tensor beta, bool is_causal)"
+    " -> (Tensor, Tensor, Tensor)",
+)
+attend.register_fake(_like_attend)
+attend.register_autograd(_differentiate, setup_context=_remember)
+backward = torch.library.custom_op(
+    "socket_theory::race_attention_backward",
+    _backward,
+    mutates_args=(),
+    schema="(Tensor query, Tensor keys, Tensor values, Tensor planes, Tensor beta, Tensor above, Tensor mass,"
+    " Tensor weighted, bool is_causal, bool planes_too) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+backward.register_fake(_like_backward)
