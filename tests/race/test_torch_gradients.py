@@ -31,8 +31,7 @@ def test_torch_has_the_gradients_of_the_reference(causal: bool, beta: float, dty
     above = torch.tensor(rng.standard_normal((1, 4, 200, 9))).to(dtype)
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in given.items()}
     leaves["beta"] = torch.tensor(beta, dtype=torch.float64, requires_grad=True)
-    attended = race_attention(*(leaves[name] for name in SHAPES), beta=leaves["beta"], causal=causal)
-    attended.backward(above)
+    race_attention(**leaves, causal=causal).backward(above)
     query, keys, values, planes = (tensor.double().numpy() for tensor in given.values())
     arguments = query, keys, values, Planes(planes), beta, above.double().numpy(), causal
     right, scale = race_gradients(*arguments), gradient_scale(*arguments)
