@@ -1,12 +1,15 @@
-"""What finitely many tables cost: |y_{tau,L} - y_tau| with probability at least 1 - delta (S9).
+"""What finitely many tables cost in a weighted mean: |y_L - y| with probability at least 1 - delta (S9, R5).
 
-X_l = sum_i w_i^(l) (v_i - y_tau) is centred and y_{tau,L} - y_tau = mean(X_l) / Z-bar is an identity, so a form
-divided by the realised Z-bar spends no probability on it. Common arguments:
+Each of L independent tables gives token i a weight w_i^(l) >= 0 of mean kappa_i. With w-bar_i its mean over tables,
+y_L = sum_i w-bar_i v_i / Z-bar is the estimate and y = sum_i kappa_i v_i / Z its target. X_l = sum_i w_i^(l) (v_i - y)
+is centred and y_L - y = mean(X_l) / Z-bar is an identity, so a form divided by the realised Z-bar spends no probability
+on it. It does not matter how a table comes to its weights. In SOCKET they are the soft collisions of keys with one
+query (y is y_tau, S9), in RACE those of the keys that one row sees with its query (R5). Common arguments:
 
 - `num_tables`: L, independent tables of iid Gaussian planes;
 - `weight_bound`: B with sum_i w_i <= B for *every* draw of the planes; the largest sum observed is not one;
-- `value_radius`: D = max |v_i - y_tau|, so |X_l| <= B D;
-- `mass`: Z_tau = sum_i kappa_i, the exact normaliser;
+- `value_radius`: D = max |v_i - y|, so |X_l| <= B D;
+- `mass`: Z = sum_i kappa_i, the exact normaliser;
 - `realised_mass`: Z-bar = sum_i w-bar_i, of the same tables as the estimate;
 - `second_moment`: s^2 = E |X|^2, the first of `residual.ResidualMoments`.
 
@@ -37,12 +40,12 @@ from socket_theory.core.checks import require_count
 
 
 def paper_condition_tables(delta: float, weight_bound: float, mass: float) -> int:
-    """The smallest L with L >= 2 B^2 ln(8/delta) / Z_tau^2, at which Z-bar >= Z_tau/2 but with probability delta/4."""
+    """The smallest L with L >= 2 B^2 ln(8/delta) / Z^2, at which Z-bar >= Z/2 but with probability delta/4."""
     return _normaliser_tables(8 / require_delta(delta), weight_bound, mass)
 
 
 def normaliser_tables(delta: float, weight_bound: float, mass: float) -> int:
-    """The smallest L with L >= 2 B^2 ln(2/delta) / Z_tau^2, the condition of `hoeffding_ratio_radius`."""
+    """The smallest L with L >= 2 B^2 ln(2/delta) / Z^2, the condition of `hoeffding_ratio_radius`."""
     return _normaliser_tables(2 / require_delta(delta), weight_bound, mass)
 
 
@@ -52,13 +55,13 @@ def _normaliser_tables(inverse: float, weight_bound: float, mass: float) -> int:
 
 
 def normaliser_failure(num_tables: int, mass: ArrayLike, mass_second_moment: ArrayLike) -> Float:
-    """P(Z-bar < Z_tau/2) <= exp(-L Z_tau^2 / (8 E Z^2)); E Z^2 <= B Z_tau always (lower tail of nonnegative terms)."""
+    """P(Z-bar < Z/2) <= exp(-L Z^2 / (8 E Z_l^2)); E Z_l^2 <= B Z always (lower tail of nonnegative terms)."""
     ratio = require_above_zero("mass", mass) ** 2 / require_above_zero("mass_second_moment", mass_second_moment)
     return np.exp(-require_count("num_tables", num_tables) * ratio / 8)
 
 
 def normaliser_failure_tables(delta: float, mass: float, mass_second_moment: float) -> int:
-    """The smallest L with `normaliser_failure` <= delta: L >= 8 E Z^2 ln(1/delta) / Z_tau^2."""
+    """The smallest L with `normaliser_failure` <= delta: L >= 8 E Z_l^2 ln(1/delta) / Z^2."""
     z = positive_number("mass", mass)
     second = positive_number("mass_second_moment", mass_second_moment)
     return round_up(8 * (second / z / z) * math.log(1 / require_delta(delta)), "mass", mass)
@@ -67,14 +70,14 @@ def normaliser_failure_tables(delta: float, mass: float, mass_second_moment: flo
 def hoeffding_ratio_radius(
     delta: float, num_tables: int, weight_bound: float, value_radius: float, mass: float
 ) -> float:
-    """(2 B D / Z_tau) sqrt(2 ln(4/delta) / L), for L >= `normaliser_tables`; infinity below, where it says nothing."""
+    """(2 B D / Z) sqrt(2 ln(4/delta) / L), for L >= `normaliser_tables`; infinity below, where it says nothing."""
     if require_count("num_tables", num_tables) < normaliser_tables(delta, weight_bound, mass):
         return float("inf")
     return float(hoeffding_radius(delta / 2, num_tables, 2 * _norm_bound(weight_bound, value_radius) / mass))
 
 
 def hoeffding_ratio_tables(epsilon: float, delta: float, weight_bound: float, value_radius: float, mass: float) -> int:
-    """The larger of the condition and 8 (B D / (Z_tau epsilon))^2 ln(4/delta)."""
+    """The larger of the condition and 8 (B D / (Z epsilon))^2 ln(4/delta)."""
     condition = normaliser_tables(delta, weight_bound, mass)
     deviation = moderate_number("epsilon", epsilon) * moderate_number("mass", mass) / 2
     terms = hoeffding_terms(deviation, delta / 2, float(_norm_bound(weight_bound, value_radius)))
@@ -146,7 +149,7 @@ def fourth_moment_radius(delta: float, num_tables: int, moments: ResidualMoments
 def empirical_bernstein_radius(
     delta: float, residuals: Float, masses: Float, weight_bound: float, value_diameter: float
 ) -> float:
-    """A radius from the tables alone, with y_tau unknown; infinity where Z-bar <= zeta c, where it says nothing.
+    """A radius from the tables alone, with y unknown; infinity where Z-bar <= zeta c, where it says nothing.
 
     [(s + R sqrt(2 ln(2/delta)/L)) c + 2 R ln(4/delta)/(3L)] / (Z-bar - zeta c) with R = B diam V,
     s^2 = mean |X_l(y-hat)|^2, zeta^2 = mean Z_l^2 and c = sqrt(2 ln(4/delta)/L).

@@ -9,8 +9,6 @@ import numpy as np
 from socket_theory.core.arguments import Float, require_rows
 from socket_theory.core.checks import require_count, require_numbers
 
-_CHUNK_ROWS = 512
-
 
 @dataclass(frozen=True)
 class ResidualMoments:
@@ -52,10 +50,7 @@ def spare_table_moments(residuals: Float, deviations: float) -> ResidualMoments:
         raise ValueError(f"deviations={deviations!r} was given: pass a finite number of standard errors.")
     count = require_count("the number of spare tables", len(residuals), least=2)
     square = np.einsum("le,le->l", residuals, residuals)
-    partners = np.empty(count)
-    for start in range(0, count, _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        partners[rows] = ((residuals[rows] @ residuals.T) ** 2).sum(axis=1)
+    partners = np.einsum("le,le->l", residuals @ (residuals.T @ residuals), residuals)
     partners = (partners - square**2) / (count - 1)
 
     def upper(terms: Float, order: int) -> float:

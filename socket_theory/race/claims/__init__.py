@@ -3,12 +3,27 @@
 from itertools import chain
 
 from socket_theory.core.claim import Claim
-from socket_theory.race.claims import beta, entries, features, moments
+from socket_theory.race.claims import (
+    beta,
+    causal,
+    entries,
+    features,
+    gradients,
+    moments,
+    ratio,
+    streaming,
+    symmetries,
+)
 
 _MODULES = (
     features,
     moments,
     entries,
+    ratio,
+    causal,
+    streaming,
+    gradients,
+    symmetries,
     beta,
 )
 

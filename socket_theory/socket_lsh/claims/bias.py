@@ -15,7 +15,7 @@ from socket_theory.core.claim import Claim, Context, Measurement, combine, inequ
 from socket_theory.socket_lsh.angular import soft_angular_attention
 from socket_theory.socket_lsh.bounds.residual_moments import weight_covariance
 from socket_theory.socket_lsh.bounds.temperature import output_bias_bound, uniform_output_bias_bound
-from socket_theory.socket_lsh.claims.instances import query_and_keys
+from socket_theory.socket_lsh.claims.instances import query_and_keys, table_weights
 from socket_theory.socket_lsh.law import SoftKernel
 
 Float = NDArray[np.float64]
@@ -59,6 +59,15 @@ class Problem:
         between = angles(self.keys, self.keys)
         covariance = weight_covariance(self.kernel, angles(self.query, self.keys), between, self.query_norm)
         return float(np.trace(residual_covariance(covariance, self.values - self.soft_target)))
+
+    @property
+    def residuals(self) -> Float:
+        """v_i - y_tau."""
+        return np.asarray(self.values - self.soft_target)
+
+    def draw_weights(self, count: int, rng: np.random.Generator) -> Float:
+        """Weights of `count` fresh tables [count, N]."""
+        return table_weights(self.query, self.keys, self.kernel, count, rng)
 
     def bias_bound(self, bound: BiasBound) -> float:
         return float(bound(*self.kernel_values, self.value_radius(self.target)))

@@ -17,21 +17,19 @@ from socket_theory.bounds.ratio import (
     plug_in_radius,
 )
 from socket_theory.core.claim import Claim, Context, Measurement, combine, worst
+from socket_theory.core.table_sets import DELTA, Radius, misses_control
 from socket_theory.core.thresholds import failure_rate
 from socket_theory.socket_lsh.bounds.weight_range import weight_bound
 from socket_theory.socket_lsh.claims.bias import Problem
 from socket_theory.socket_lsh.claims.instances import mean_weights, table_weights
 from socket_theory.socket_lsh.claims.table_problems import (
     CROWD,
-    DELTA,
     FAIR_SIGNS,
     MANY_COPIES,
     MANY_FAIR_SIGNS,
     MANY_TABLES,
     RARELY_HIT,
-    Radius,
     misses_check,
-    misses_control,
     random_problem,
 )
 from socket_theory.socket_lsh.law import SoftKernel

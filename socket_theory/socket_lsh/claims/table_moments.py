@@ -10,19 +10,16 @@ from socket_theory.bounds.ratio import bernstein_ratio_radius, chebyshev_radius,
 from socket_theory.bounds.residual import ResidualMoments, residual_covariance, spare_table_moments
 from socket_theory.core.angular import angles
 from socket_theory.core.claim import Claim, Context
+from socket_theory.core.table_sets import DELTA, Radius, misses_control, table_sets
 from socket_theory.socket_lsh.bounds.residual_moments import weight_covariance
 from socket_theory.socket_lsh.bounds.weight_range import weight_bound
 from socket_theory.socket_lsh.claims.bias import Problem
 from socket_theory.socket_lsh.claims.table_problems import (
-    DELTA,
     MANY_COPIES,
     MANY_FAIR_SIGNS,
     ONE_TABLE,
     RARELY_HIT,
-    Radius,
     misses_check,
-    misses_control,
-    table_sets,
 )
 
 SPARE_TABLES, STANDARD_ERRORS = 4000, 6.0

@@ -1,25 +1,20 @@
-"""Instances for S9, sets of fresh tables on them, and how often their error exceeds a radius."""
+"""Instances for S9 and their sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from socket_theory.core.claim import Context, Measurement, combine
-from socket_theory.core.thresholds import failure_rate, tightness
-from socket_theory.socket_lsh.claims.bias import Problem, length
-from socket_theory.socket_lsh.claims.instances import query_and_keys, table_weights
+from socket_theory.core import table_sets
+from socket_theory.core.claim import Context, Measurement
+from socket_theory.socket_lsh.claims.bias import Problem
+from socket_theory.socket_lsh.claims.instances import query_and_keys
 from socket_theory.socket_lsh.law import SoftKernel
 
-Float = NDArray[np.float64]
-Radius = Callable[[Float, Float], float]  # of one set of tables, from X_l(y_tau) [L, E] and Z_l [L]
-Form = Callable[[Context, Problem], Radius]
-Setting = tuple[Callable[[Context], Problem], int, int]  # instance, tables a set, sets at quick effort
-HEAD_DIM, DELTA, TABLES_AT_ONCE = 16, 0.05, 10_000
-_INSTANCES = "random", "extremal", "tightest"
+Form = table_sets.Form[Problem]
+Setting = table_sets.Setting[Problem]
+HEAD_DIM = 16
 
 
 def random_problem(context: Context) -> Problem:
@@ -54,38 +49,8 @@ RARELY_HIT: Setting = (partial(_opposite_problem, copies=1, num_planes=6), 200, 
 CROWD: Setting = (_crowd_problem, 60, 200)
 
 
-def table_sets(context: Context, problem: Problem, tables: int, trials: int) -> Iterator[tuple[Float, Float]]:
-    """X_l(y_tau) [L, E] and Z_l [L] of `trials` independent sets of L = `tables` tables."""
-    residuals = problem.values - problem.soft_target
-    for key, count in context.batches(trials, max(1, TABLES_AT_ONCE // tables)):
-        weights = table_weights(problem.query, problem.keys, problem.kernel, count * tables, key.generator())
-        sets = weights.reshape(count, tables, -1)
-        yield from zip(sets @ residuals, sets.sum(axis=2), strict=True)
-
-
-def _misses(context: Context, setting: Setting, form: Form) -> Measurement:
-    """How often |y_{tau,L} - y_tau| = |X-bar| / Z-bar exceeds its radius, against delta."""
-    instance, tables, trials = setting
-    problem, trials = instance(context), context.samples(trials)
-    radius = form(context, problem)
-    sets = table_sets(context, problem, tables, trials)
-    errors, radii = np.array([(length(x.mean(axis=0)) / z.mean(), radius(x, z)) for x, z in sets]).T
-    failures = int(np.count_nonzero(errors > radii))
-    return failure_rate(failures, trials, DELTA, context.level(), tightness(radii, errors, DELTA))
-
-
 def misses_check(
     context: Context, extremal: Setting, tightest: Setting, form: Form, random: Setting = RANDOM
 ) -> Measurement:
-    """On a random instance, whose tightness is printed, on the control's, and on the one that comes nearest the bound.
-
-    The last refutes wrong constants: X is a fair sign, or at L = 1 the rare three-point law of Chebyshev's equality.
-    """
-    settings = dict(zip(_INSTANCES, (random, extremal, tightest), strict=True))
-    parts = zip(context.split(*settings), settings.values(), strict=True)
-    return combine(*(_misses(part, setting, form) for part, setting in parts))
-
-
-def misses_control(context: Context, extremal: Setting, form: Form) -> Measurement:
-    """On the extremal instance of the check alone."""
-    return _misses(context.split(*_INSTANCES)[1], extremal, form)
+    """`table_sets.misses_check` on the random instance of 200 tables."""
+    return table_sets.misses_check(context, random, extremal, tightest, form)
