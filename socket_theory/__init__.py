@@ -12,6 +12,10 @@ from socket_theory.core.rng import Key
 from socket_theory.core.selection import Budget
 from socket_theory.core.states import empty_state, merge_states
 from socket_theory.core.storage import load_cache, save_cache
+from socket_theory.race.attention import race_attention
+from socket_theory.race.estimator import Race
+from socket_theory.race.per_bucket import race_per_bucket_attention
+from socket_theory.race.targets import sharpened_angular_attention
 from socket_theory.santa.bernoulli import Bernoulli, BernoulliSanta
 from socket_theory.santa.estimator import Santa
 from socket_theory.socket_lsh.angular import soft_angular_attention
@@ -37,6 +41,7 @@ __all__ = [
     "PagedRows",
     "Planes",
     "Prefill",
+    "Race",
     "RandomTokens",
     "Santa",
     "SignHash",
@@ -53,7 +58,10 @@ __all__ = [
     "hard_kernel",
     "load_cache",
     "merge_states",
+    "race_attention",
+    "race_per_bucket_attention",
     "save_cache",
+    "sharpened_angular_attention",
     "soft_angular_attention",
     "softmax_attention",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
@@ -28,7 +29,7 @@ def kernel_source(file: str) -> str:
     return inlined(file)
 
 
-def specialised(name: str, types: tuple[str, ...], config: dict[str, Any]) -> str:
+def specialised(name: str, types: tuple[str, ...], config: Mapping[str, Any]) -> str:
     """The C++ name of a kernel template's instance: `attend<__half, AttendConfig{.heads = 4}>`.
 
     A template takes its element types and then a struct, named as the kernel is, whose fields are the settings.
@@ -41,11 +42,12 @@ def specialised(name: str, types: tuple[str, ...], config: dict[str, Any]) -> st
 
 
 @cache
-def _kernel(file: str, instance: str) -> Any:
+def _kernel(file: str, name: str, types: tuple[str, ...], config: tuple[tuple[str, Any], ...]) -> Any:
+    instance = specialised(name, types, dict(config))
     module = import_module("cupy").RawModule(code=kernel_source(file), options=OPTIONS, name_expressions=(instance,))
     return module.get_function(instance)
 
 
 def compiled(file: str, name: str, *types: str, **config: Any) -> Any:
     """The kernel `name` of `file` for these element types and settings, in the order of the struct's fields."""
-    return _kernel(file, specialised(name, types, config))
+    return _kernel(file, name, types, tuple(config.items()))

@@ -78,22 +78,24 @@ def struct(**fields: Any) -> Any:
 
     An int is an `int` of C++ and a float a `float`; NumPy's scalars stand for their own types.
     """
-    values = [_field(name, value) for name, value in fields.items()]
-    made = np.zeros((), _layout(tuple(fields), tuple(value.dtype for value in values)))
-    made[()] = tuple(value[()] for value in values)
-    return made
+    types, values = zip(*(_field(name, value) for name, value in fields.items()), strict=True)
+    return np.array(values, _layout(tuple(fields), types))
 
 
-def _field(name: str, value: Any) -> Any:
+def _field(name: str, value: Any) -> tuple[Any, Any]:
+    """The type of a field, and its value."""
+    kind = type(value)
+    if kind is int or kind is bool:
+        return np.int32, value
+    if kind is float:
+        return np.float32, value
     if value is None:
-        return np.uint64(0)
-    if isinstance(value, np.generic) or (type(value) is np.ndarray and value.dtype.names):
-        return value
-    if isinstance(value, int):
-        return np.int32(value)
-    if isinstance(value, float):
-        return np.float32(value)
-    return np.uint64(checked(name, value).data.ptr)
+        return np.uint64, 0
+    if isinstance(value, np.generic):
+        return kind, value
+    if kind is np.ndarray and value.dtype.names:
+        return value.dtype, value[()]
+    return np.uint64, checked(name, value).data.ptr
 
 
 @cache

@@ -12,7 +12,7 @@ import numpy as np
 
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import launch
-from socket_gpu.core.rows import DeviceRows, rows_of
+from socket_gpu.core.rows import DeviceRows
 
 _PACK = 16
 
@@ -39,13 +39,13 @@ def read_into(keys: Any, values: Any, rows: DeviceRows, spans: Any) -> None:
     """Copy the tokens behind every span of an owner's rows to keys, values [B, Hkv, T, D]."""
     (batch, heads, tokens, dim), (_, _, slots, _) = keys.shape, rows.shape
     packs = dim * keys.dtype.itemsize // _PACK
-    for to, source in ((keys, rows.keys), (values, rows.values)):
+    for to, source in ((keys, rows.key_rows), (values, rows.value_rows)):
         launch(
             compiled("core/append.cu", "read_rows", page=rows.page),
             (-(-tokens * packs // 256), batch * heads),
             256,
-            slots=rows_of(source),
-            table=rows.block_table(),
+            slots=source,
+            table=rows.block_table,
             rows=to,
             spans=spans,
             num_kv_heads=heads,

@@ -108,8 +108,7 @@ __global__ void __launch_bounds__(C.threads, C.blocks_a_sm) attend(const __grid_
 #pragma unroll
             for (int u = 0; u < UNROLL; ++u) {
                 if (first + u * GROUPS >= end) continue;
-                const Sum weight = Unit::exp(logit[u] - larger);
-                state[h].d += weight;
+                const Sum weight = state[h].add(logit[u]);
 #pragma unroll
                 for (int i = 0; i < OWN; ++i) state[h].o[i] += weight * Element<KV>::up(Pack<KV>::of(v[u][i / SIZE]).at[i % SIZE]);
             }

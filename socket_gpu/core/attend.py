@@ -10,7 +10,7 @@ import numpy as np
 
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import element, launch
-from socket_gpu.core.rows import DeviceRows, rows_of
+from socket_gpu.core.rows import DeviceRows
 
 RESIDENT_BLOCKS = 4 * 132
 _BLOCKS_A_SM = 4
@@ -99,9 +99,9 @@ def attend_into(
         (buffers.splits, len(indices)),
         block.threads,
         query=query,
-        keys=rows_of(rows.keys),
-        values=rows_of(rows.values),
-        table=rows.block_table(),
+        keys=rows.key_rows,
+        values=rows.value_rows,
+        table=rows.block_table,
         indices=indices,
         lengths=lengths,
         partial=buffers.partial,

@@ -12,10 +12,8 @@ from socket_gpu.core import attend, select_tokens
 from socket_gpu.core._launch import on_device, row_major
 from socket_gpu.core.append import lengthened
 from socket_gpu.core.requirements import missing_requirement
-from socket_gpu.core.rows import DeviceRows
+from socket_gpu.core.rows import DeviceRows, require_width
 from socket_theory.core.selection import Budget
-
-_MOST_DIM = 256
 
 
 @cache
@@ -44,7 +42,7 @@ class CupyBackend:
         self.cupy = import_module("cupy")
 
     def store(self, array: Any, capacity: int | None) -> Any:
-        return lengthened(_checked_rows(array), 2, capacity or array.shape[2])
+        return lengthened(require_width(array), 2, capacity or array.shape[2])
 
     def to_host(self, array: Any) -> Any:
         return self.cupy.asnumpy(array)
@@ -91,7 +89,6 @@ class CupyBackend:
 
     def attend(self, query: Any, rows: Any, indices: Any, sm_scale: float) -> tuple[Any, Any]:
         cupy, (batch, heads, dim), own = self.cupy, query.shape, DeviceRows.readable(rows)
-        _checked_rows(own.keys)
         lengths = (indices >= 0).sum(axis=-1).astype(np.int32).reshape(-1)
         wide = np.float64 if own.keys.dtype.itemsize == 8 else np.float32
         value, lse = cupy.empty((batch, heads, dim), dtype=wide), cupy.empty((batch, heads), dtype=wide)
@@ -113,12 +110,3 @@ class CupyBackend:
             means = weights @ values[row, :, start : start + length].astype(np.float64) / total[..., None]
             value[row], lse[row] = means.reshape(-1, values.shape[-1]), top[:, 0] + cupy.log(total.reshape(-1))
         return value, lse
-
-
-def _checked_rows(array: Any) -> Any:
-    """Keys or values [B, Hkv, N, D], or ValueError for a D that the kernels do not read."""
-    if array.dtype.itemsize * array.shape[-1] % 16:
-        raise ValueError(f"head_dim={array.shape[-1]} of {array.dtype} was given: the GPU reads rows of 16 bytes.")
-    if array.shape[-1] > _MOST_DIM:
-        raise ValueError(f"head_dim={array.shape[-1]} was given: the GPU takes at most {_MOST_DIM}.")
-    return array

@@ -27,8 +27,9 @@ class PlannedStep:
     Queries and tokens are CuPy arrays, or torch CUDA tensors where the cache was prepared from them; kernels are
     launched on CuPy's, or torch's, current stream. `spans` int64 [B, 2] hold (kv_start, kv_len) on the device; those of
     `cache`, on the host, stay as they were planned. Rows of another owner are read where they are; `rows.table` int32
-    [B, blocks] is the plan's own copy of the block table of pages, read anew by every launch: `append` keeps it up, and
-    between replays of a captured graph its owner may write to it.
+    [B, blocks] is the plan's own copy of the block table of pages, read anew by every launch: `append` renews it, but
+    not while a graph is captured, between whose replays its owner may write to it. The first `append` of as many tokens
+    of an owner allocates their copies: make one before capturing.
 
     Raises
     ------

@@ -7,8 +7,16 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 from typing import Any
 
+from socket_gpu.core._compile import OPTIONS
+
 _INSTALL = "pip install 'socket-theory[gpu-cuda12]' (or gpu-cuda13 for a CUDA 13 driver)"
-_PROBE = '#include <cuda_fp16.h>\n#include <cuda_bf16.h>\nextern "C" __global__ void probe() {}'
+_PROBE = """
+#include <cuda_fp16.h>
+#include <cuda_bf16.h>
+struct ProbeConfig { int size; };
+template <ProbeConfig C> __global__ void probe() {}
+"""
+_INSTANCE = "probe<ProbeConfig{.size = 1}>"
 
 
 def missing_requirement() -> str | None:
@@ -44,7 +52,9 @@ def _missing_driver_or_device(cupy: Any) -> str | None:
 
 def _missing_headers(cupy: Any) -> str | None:
     try:
-        cupy.RawModule(code=_PROBE, options=("--std=c++17",)).get_function("probe")
+        module = cupy.RawModule(code=_PROBE, options=OPTIONS, name_expressions=(_INSTANCE,))
+        module.get_function(_INSTANCE)
     except Exception as error:
-        return f"the CUDA headers do not compile ({type(error).__name__}): install the [ctk] extra of CuPy, {_INSTALL}."
+        kind = type(error).__name__
+        return f"the CUDA headers do not compile as C++20 ({kind}): install the [ctk] extra of CuPy, {_INSTALL}."
     return None

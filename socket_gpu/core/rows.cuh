@@ -22,7 +22,7 @@ template <typename T, int PAGE> struct HeadRows {
     int slot_stride;
     __device__ __forceinline__ const T* at(int block, int slot) const {
         if constexpr (PAGE == 0) return reinterpret_cast<const T*>(base + (i64)slot * slot_stride);
-        else return reinterpret_cast<const T*>(base + block * block_stride + slot % PAGE * slot_stride);
+        else return reinterpret_cast<const T*>(base + block * block_stride + (i64)(slot % PAGE) * slot_stride);
     }
 };
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from socket_gpu.core._launch import checked, row_major, struct
 from socket_theory.core.owned_elsewhere import PagedRows
-from socket_theory.core.rows import Rows
+from socket_theory.core.rows import DenseRows, Rows
 
 _ALIGNMENT = 16
+_MOST_DIM = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,29 +28,19 @@ class DeviceRows:
     values: Any
     table: Any
     shape: tuple[int, int, int, int]
-    followed: Any = None
-    """The table on the host, as it was last taken over."""
 
     @classmethod
     def of(cls, rows: Rows) -> DeviceRows:
-        """A cache's rows where they are; copied is the block table.
+        """A cache's rows where they are; only the block table is copied.
 
         Raises
         ------
         TypeError, ValueError
-            For values of another dtype or head_dim than keys, and rows whose elements are not
-            neighbours or that begin between multiples of 16 bytes.
+            For a head_dim that kernels do not read, values of another dtype or head_dim, and rows whose elements are
+            no neighbours or that begin between multiples of 16 bytes.
         """
-        return cls._of(rows, lambda array: array)
-
-    @classmethod
-    def readable(cls, rows: Rows) -> DeviceRows:
-        """As `of`, with copies of rows that kernels cannot read where they are."""
-        return cls._of(rows, lambda array: array if _is_readable(array) else row_major(array))
-
-    @classmethod
-    def _of(cls, rows: Rows, prepare: Callable[[Any], Any]) -> DeviceRows:
-        keys, values = map(prepare, _arrays(rows))
+        keys, values = _arrays(rows)
+        require_width(keys)
         if values.dtype != keys.dtype:
             raise TypeError(f"values have dtype {values.dtype} and keys {keys.dtype}: pass values of the keys' dtype.")
         if values.shape != keys.shape:
@@ -61,42 +52,79 @@ class DeviceRows:
             if not _is_readable(array):
                 raise ValueError(
                     f"{name} lie at strides of {array.strides} bytes: pass rows of neighbouring elements that begin at "
-                    f"multiples of {_ALIGNMENT} bytes."
+                    f"multiples of {_ALIGNMENT} bytes, a slot less than 2 GiB from the next."
                 )
-        if not isinstance(rows, PagedRows):
-            return cls(keys, values, None, rows.shape)
-        followed = rows.block_table.astype(np.int32)
-        return cls(keys, values, import_module("cupy").asarray(followed), rows.shape, followed)
+        table = (
+            import_module("cupy").asarray(rows.block_table.astype(np.int32)) if isinstance(rows, PagedRows) else None
+        )
+        return cls(keys, values, table, rows.shape)
+
+    @classmethod
+    def readable(cls, rows: Rows) -> DeviceRows:
+        """As `of`, with copies of rows that kernels cannot read where they are."""
+        if all(map(_is_readable, _arrays(rows))):
+            return cls.of(rows)
+        return cls.of(DenseRows(row_major(rows.keys), row_major(rows.values)))
 
     @property
     def page(self) -> int:
         """Slots of a page, 0 without pages."""
         return 0 if self.table is None else int(self.keys.shape[2])
 
+    @cached_property
+    def key_rows(self) -> Any:
+        """The kernels' `Rows` of the keys."""
+        return _rows(self.keys)
+
+    @cached_property
+    def value_rows(self) -> Any:
+        """The kernels' `Rows` of the values."""
+        return _rows(self.values)
+
+    @cached_property
+    def block_table(self) -> Any:
+        """The kernels' `BlockTable`."""
+        blocks = 0 if self.table is None else self.table.shape[1]
+        return struct(entries=self.table, blocks=blocks, num_pages=self.keys.shape[0])
+
     def follow(self, grown: Rows) -> None:
-        """Take over the block table of an owner's rows after a change, or ValueError for rows that lie elsewhere."""
+        """Take over the block table of an owner's rows; while a graph is captured, the table stays as it is.
+
+        Raises
+        ------
+        ValueError
+            For rows that lie elsewhere or have other slots.
+        """
         for mine, theirs in zip((self.keys, self.values), _arrays(grown), strict=True):
-            if (mine.data.ptr, mine.shape, mine.strides) != (theirs.data.ptr, theirs.shape, theirs.strides):
+            if mine.shape != theirs.shape:
+                raise ValueError(
+                    f"rows of {theirs.shape} were given and the step was planned for {mine.shape}: plan for all that "
+                    "their owner has reserved."
+                )
+            if (mine.data.ptr, mine.strides) != (theirs.data.ptr, theirs.strides):
                 raise ValueError(
                     "the rows lie elsewhere than those the step was planned for: plan the cache of these rows anew."
                 )
-        if isinstance(grown, PagedRows):
-            self._follow_table(grown.block_table.astype(np.int32))
-
-    def _follow_table(self, table: Any) -> None:
+        if not isinstance(grown, PagedRows):
+            return
+        table = grown.block_table.astype(np.int32)
         if table.shape != self.table.shape:
             raise ValueError(
                 f"block_table has shape {table.shape} and was planned with {tuple(self.table.shape)}: plan with all "
                 "blocks that a sequence may need."
             )
-        if not np.array_equal(table, self.followed):
-            self.table[...] = import_module("cupy").asarray(table)
-            self.followed[...] = table
+        stream = import_module("cupy").cuda.get_current_stream()
+        if not stream.is_capturing():
+            self.table.set(table, stream)
 
-    def block_table(self) -> Any:
-        """The kernels' `BlockTable`."""
-        blocks = 0 if self.table is None else self.table.shape[1]
-        return struct(entries=self.table, blocks=blocks, num_pages=self.keys.shape[0])
+
+def require_width(array: Any) -> Any:
+    """Keys or values [..., D], or ValueError for a D that the kernels do not read."""
+    if array.dtype.itemsize * array.shape[-1] % _ALIGNMENT:
+        raise ValueError(f"head_dim={array.shape[-1]} of {array.dtype} was given: the GPU reads rows of 16 bytes.")
+    if array.shape[-1] > _MOST_DIM:
+        raise ValueError(f"head_dim={array.shape[-1]} was given: the GPU takes at most {_MOST_DIM}.")
+    return array
 
 
 def _arrays(rows: Rows) -> tuple[Any, Any]:
@@ -105,11 +133,11 @@ def _arrays(rows: Rows) -> tuple[Any, Any]:
 
 def _is_readable(array: Any) -> bool:
     """Whether rows [..., D] are neighbouring elements and begin at multiples of 16 bytes."""
-    offsets = (array.data.ptr, *array.strides[:-1])
-    return array.strides[-1] == array.itemsize and not any(offset % _ALIGNMENT for offset in offsets)
+    offsets, near = (array.data.ptr, *array.strides[:-1]), abs(array.strides[-2]) < 2**31
+    return near and array.strides[-1] == array.itemsize and not any(offset % _ALIGNMENT for offset in offsets)
 
 
-def rows_of(array: Any) -> Any:
+def _rows(array: Any) -> Any:
     """The kernels' `Rows` of an array [blocks, Hkv, S, D]."""
     block, head, slot, _ = array.strides
     base = np.uint64(array.data.ptr)

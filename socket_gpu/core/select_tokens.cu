@@ -6,7 +6,7 @@
 // list, or were never made (scores from elsewhere), the same search runs over all scores instead: the floor decides
 // the time, never the result, and order of arrival cannot change either.
 //
-// Rows: query heads, or KV heads for per="kv_head"; `rows_per_sequence` of them share a span. PARTS blocks a row: each
+// Rows: query heads, or KV heads for per="kv_head"; `rows_per_sequence` of them share a span. gridDim.x blocks a row: each
 // finds the threshold and writes its part of the slots, so that few rows keep more of the chip busy.
 // Status bit 2, if asked for: no score of a row is a normal float.
 // survivors [rows, capacity] of keys, the first per_thread a thread in its registers and the rest read again by every

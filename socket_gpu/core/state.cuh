@@ -25,6 +25,13 @@ template <typename Unit, int DIM> struct State {
         for (int i = 0; i < DIM; ++i) o[i] *= fade;
     }
 
+    // A token's logit, at most m; its weight, for o.
+    __device__ __forceinline__ Sum add(Sum logit) {
+        const Sum weight = Unit::exp(logit - m);
+        d += weight;
+        return weight;
+    }
+
     // With the state of the lane whose number differs in bit `step`.
     __device__ __forceinline__ void merge_lane(int step) {
         raise(max(m, __shfl_xor_sync(~0u, m, step)));

@@ -14,7 +14,7 @@ import numpy as np
 
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import element, launch, multiprocessors, shared_memory_limit
-from socket_gpu.core.rows import DeviceRows, rows_of
+from socket_gpu.core.rows import DeviceRows
 from socket_theory.core.rng import Key
 from socket_theory.santa.estimator import Santa
 
@@ -91,8 +91,8 @@ def score_tiles_into(
         (math.ceil(tiles * shape.tile_len / run * 32 / _SCORE_THREADS), batch * num_kv_heads),
         _SCORE_THREADS,
         query=query,
-        keys=rows_of(rows.keys),
-        table=rows.block_table(),
+        keys=rows.key_rows,
+        table=rows.block_table,
         spans=spans,
         scores=scores,
         states=states,
@@ -134,8 +134,8 @@ def draw_values_into(
         _edge_bytes(tiles),
         scores=scores,
         states=states,
-        values=rows_of(rows.values),
-        table=rows.block_table(),
+        values=rows.value_rows,
+        table=rows.block_table,
         spans=spans,
         steps=steps,
         draws=draws,

@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(C.threads, 8) score_tiles(const __grid_constan
             state[h].raise(larger);
 #pragma unroll
             for (int half = 0; half < 2; ++half)
-                if (first + half * 8 + own_row < length) state[h].d += exp2f(s[half] - larger);
+                if (first + half * 8 + own_row < length) state[h].add(s[half]);
         }
         if ((first + 16) % TILE && first + 16 < stop) continue;
 #pragma unroll

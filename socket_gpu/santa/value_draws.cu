@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(C.threads, 2) draw_values(const __grid_constan
     const int a_tile = max(1, p.num_samples / max(1, own_tiles)), num_draws = FLASH ? a_tile * own_tiles : length > 0 ? p.num_samples : 0;
     if (!FLASH && warp == 0) shared_offset = uniform(p.key_low, p.key_high, (u64)row << 32, step);
 
-    // Masses before each tile, relative to the largest score.
+    // Masses before each tile, relative to the largest score: sums in one order and in double, which no merge of states is.
     const int run = (own_tiles + THREADS - 1) / THREADS, begin = min(own_tiles, (int)threadIdx.x * run), end = min(own_tiles, begin + run);
     float m = -INFINITE;
     for (int t = begin; t < end; ++t) m = fmaxf(m, __ldg(&states[t].x));

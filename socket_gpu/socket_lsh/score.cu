@@ -189,9 +189,9 @@ __global__ void __launch_bounds__(C.threads, 1) score(const __grid_constant__ Sc
     for (int r = 0; r < ROWS; ++r) floor_bits[r] = p.survivors && r < heads ? (int)(p.floors[2 * (row0 + r)] ^ 0x80000000u) : 0;
 
     const Span span = load_span(p.spans, pair / p.num_kv_heads, p.slots, p.sink, p.window);
-    const int shares = gridDim.x / PASSES, first_block = span.start / 32, last_block = (span.end + 31) / 32;
-    const int share = (last_block - first_block + shares - 1) / shares;
-    const int begin = first_block + share * (blockIdx.x / PASSES), stop = min(last_block, begin + share);
+    const int shares = gridDim.x / PASSES, first_block = span.start / 32, end_block = (span.end + 31) / 32;
+    const int share = (end_block - first_block + shares - 1) / shares;
+    const int begin = first_block + share * (blockIdx.x / PASSES), stop = min(end_block, begin + share);
     if (begin >= stop) return;
 
     auto block_codes = [&](int block, int ring) {

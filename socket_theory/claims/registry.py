@@ -9,6 +9,7 @@ from socket_theory.claims import core, core_selection
 from socket_theory.core.claim import Claim, Effort, Result, run
 from socket_theory.core.rng import Key
 from socket_theory.core.workers import results_of
+from socket_theory.race import claims as race
 from socket_theory.santa import claims as santa
 from socket_theory.socket_lsh import claims as socket_lsh
 
@@ -17,6 +18,7 @@ _FAMILIES = (
     core_selection,
     socket_lsh,
     santa,
+    race,
 )
 
 

@@ -64,7 +64,7 @@ def weighted_state(log_weights: Float, values: NDArray[Any], kind: Kind) -> Atte
 
 def attention_logits(query: NDArray[Any], keys: NDArray[Any], sm_scale: float | None = None) -> Float:
     """sm_scale <q, k_i>; sm_scale defaults to 1/sqrt(D). Shapes: query [..., D], keys [N, D] -> [..., N]."""
-    _require_floats(query=query, keys=keys)
+    require_arrays(query=query, keys=keys)
     scale = 1 / np.sqrt(query.shape[-1]) if sm_scale is None else sm_scale
     scaled = query.astype(np.float64) * scale
     logits = np.empty((*query.shape[:-1], len(keys)))
@@ -85,7 +85,8 @@ def softmax_attention(
     return weighted_state(attention_logits(query, keys, sm_scale), values, "softmax")
 
 
-def _require_floats(**arrays: NDArray[Any]) -> None:
+def require_arrays(**arrays: NDArray[Any]) -> None:
+    """Raises TypeError for anything but floating NumPy arrays."""
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{name} is of type {type(array).__name__}: pass a NumPy array.")
@@ -94,7 +95,7 @@ def _require_floats(**arrays: NDArray[Any]) -> None:
 
 
 def check_arrays(**arrays: NDArray[Any]) -> None:
-    _require_floats(**arrays)
+    require_arrays(**arrays)
     for name, array in arrays.items():
         require_finite(name, array)
     query, keys = arrays["query"], arrays["keys"]

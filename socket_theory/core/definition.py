@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from socket_theory.core.causal import Chunk, causal_attention
 from socket_theory.core.estimate import Outcome
 from socket_theory.core.index import Index, SumIndex, TokenIndex
 from socket_theory.core.rng import Key
@@ -76,6 +77,14 @@ class Definition:
     def step(self, step: Step) -> Outcome:
         """One decode step of one token per sequence, in the arrays of `step.backend`."""
         raise NotImplementedError(f"{type(self).__name__} must define step, or derive from Selector or Sampler.")
+
+    def causal(self, chunk: Chunk) -> tuple[Any, Any]:
+        """Value [B, Hq, T, E] and lse [B, Hq, T] of the tokens of a prefill, 0 and -inf of padding.
+
+        Each query attends to the valid tokens that are not behind it, those of earlier chunks among them: by exact
+        softmax attention to the rows unless a method says otherwise. One that keeps no rows has to.
+        """
+        return causal_attention(chunk.query, chunk.cache.rows, chunk.first, chunk.sm_scale)
 
     @property
     def index_recipe(self) -> tuple[Any, ...]:

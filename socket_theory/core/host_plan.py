@@ -10,7 +10,7 @@ import numpy as np
 
 from socket_theory.core.array_types import callers_stream, from_native
 from socket_theory.core.cache import Cache
-from socket_theory.core.check_growth import require_grown, require_tokens
+from socket_theory.core.check_growth import new_tokens, require_grown
 from socket_theory.core.check_query import checked_query, checked_scale
 from socket_theory.core.checks import require_count, require_head_ratio
 from socket_theory.core.definition import require_key
@@ -83,24 +83,24 @@ class HostPlan:
     def append(self, keys: Any, values: Any = None, *, tokens: int | None = None) -> None:
         cache, held = self.cache, self.cache.rows
         if isinstance(held, OwnedElsewhere):
-            added = require_grown(held, cache.array_type, keys, values, tokens)[1]
+            grown, added = require_grown(held, cache.array_type, keys, values, tokens)
         else:
-            require_tokens(keys, tokens)
-            added = np.shape(keys)[-2] if np.ndim(keys) > 1 else 0
+            room = held.with_capacity(None)
+            added = new_tokens(room, cache.batch_shape, cache.array_type, keys, values, tokens).shape[2]
         fits = cache.rows.ends + added <= self.capacity
         if fits.all():
             self.cache = cache.append(keys, values, tokens=tokens)
             return
-        self._status |= 1
-        if not fits.any():
-            return
         lengths = np.where(fits, cache.kv_len + added, cache.kv_len)
         if isinstance(held, OwnedElsewhere):
-            at = {"kv_start": cache.kv_start, "kv_len": lengths, "backend": cache.backend}
-            self.cache = cache.method.prepare(keys, sample=cache.sample, **at, **cache.index.frozen)
-        else:
-            longer = replace(cache, rows=held.with_capacity(None)).append(keys, values).truncate(lengths)
-            self.cache = replace(longer, rows=longer.rows.with_capacity(cache.capacity))
+            rows = grown.bind(np.stack([cache.kv_start, lengths], axis=1), cache.backend)
+            index = cache.method.index(rows, cache.sample, dict(cache.index.frozen))
+            self.cache = replace(cache, rows=rows, index=index)
+        elif fits.any():
+            longer = replace(cache, rows=held.with_capacity(None)).append(keys, values)
+            index = longer.index.undo(cache.index, cache.backend.to_device(~fits), lengths)
+            self.cache = replace(longer, rows=longer.rows.truncate(lengths).with_capacity(cache.capacity), index=index)
+        self._status |= 1
 
     def check(self) -> None:
         found, self._status = self._status, 0

@@ -48,6 +48,13 @@ class Index:
         """The index of the first lengths [B] valid tokens of each sequence."""
         raise NotImplementedError(f"{type(self).__name__} must define truncate.")
 
+    def undo(self, before: Self, undone: Any, lengths: Any) -> Self:
+        """This index with its last append undone for the sequences `undone`, bool [B]; `before` is that without it.
+
+        `lengths` [B] are the valid tokens that are left of each sequence.
+        """
+        return self.truncate(lengths)
+
     def take(self, order: Any, backend: Backend) -> Self:
         """The index of the sequences `order`, in that order."""
         arrays, frozen = (
@@ -94,6 +101,13 @@ class SumIndex(Index):
             "the index holds sums over tokens, from which none can be taken away: "
             "keep the cache from before the append."
         )
+
+    def undo(self, before: Self, undone: Any, lengths: Any) -> Self:
+        arrays = {
+            name: np.where(undone.reshape(-1, *[1] * (array.ndim - 1)), before.arrays[name], array)
+            for name, array in self.arrays.items()
+        }
+        return replace(self, arrays=arrays)
 
     def bytes_per_step(self) -> int:
         return sum(int(array[0].nbytes) for array in self.arrays.values())

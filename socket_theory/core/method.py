@@ -8,16 +8,13 @@ from typing import Any, final
 from socket_theory.core.array_types import callers_stream
 from socket_theory.core.backend import Backend
 from socket_theory.core.cache import Cache
-from socket_theory.core.check_query import checked_method, checked_query, checked_scale, single_steps
-from socket_theory.core.checks import require_finite
+from socket_theory.core.check_query import checked_query, checked_scale, single_steps
 from socket_theory.core.definition import Definition, refuse, require_key
 from socket_theory.core.estimate import Estimate
 from socket_theory.core.finish import finish, output_dtype, stack
 from socket_theory.core.host_plan import HostPlan
-from socket_theory.core.inputs import check_key_values
-from socket_theory.core.owned_elsewhere import OwnedElsewhere
 from socket_theory.core.plans import ANY, register_plan
-from socket_theory.core.prefill import Prefill, causal_attention, checked_chunk
+from socket_theory.core.prefill import Prefill, prefilled
 from socket_theory.core.prepare import prepared
 from socket_theory.core.rng import Key
 from socket_theory.core.selection import Budget, require_budget, warn_of_forced
@@ -153,10 +150,10 @@ class Method(Definition, abstract=True):
     ) -> Prefill:
         """The outputs of all tokens of a prompt, or of its next chunk, and the cache to go on from.
 
-        This default is exact causal softmax attention, computed in blocks: query token t attends to the valid tokens
-        that are not behind it, those of `cache` among them. Time grows as the square of the tokens. A prompt in chunks
-        gives the value and lse of the whole; its index is that of the whole if the sample and what the method freezes
-        are the same, as when they are passed.
+        Query token t attends to the valid tokens that are not behind it, those of `cache` among them: by exact softmax
+        attention, computed in blocks in time that grows as the square of the tokens, but by its own weights in a method
+        that keeps no rows, such as `Race`. A prompt in chunks gives the value and lse of the whole; its index is that
+        of the whole if the sample and what the method freezes are the same, as when they are passed.
 
         Parameters
         ----------
@@ -173,28 +170,14 @@ class Method(Definition, abstract=True):
 
         Raises as `prepare`, `Cache.append` and `attend`; NotImplementedError for a method without a prefill.
         """
-        if not self.keeps_rows or "carry" in self.takes:
-            why = "keeps no rows to attend to" if not self.keeps_rows else "takes a carry"
-            raise NotImplementedError(f"{type(self).__name__} {why}: it must define prefill.")
+        if not self.keeps_rows and type(self).causal is Definition.causal:
+            raise NotImplementedError(f"{type(self).__name__} keeps no rows to attend to: it must define causal.")
+        if "carry" in self.takes:
+            raise NotImplementedError(f"{type(self).__name__} takes a carry: it must define prefill.")
         refuse(self, carry=carry)
-        owned = isinstance(keys, OwnedElsewhere)
-        tokens = None if owned else check_key_values(keys, values)[0].shape[-2]
-        if cache is None:
-            grown, first = self.prepare(keys, values, **prepared_with), 0
-            slots = tokens or grown.rows.shape[2]
-            native = checked_chunk(query, grown, tokens or int(grown.rows.ends.max()), slots)
-        else:
-            refuse(self, **prepared_with)
-            checked_method(cache, self)
-            native = checked_chunk(query, cache, tokens or 1, tokens)
-            require_finite("query", native)
-        dtype = native.dtype if out_dtype is None else output_dtype(out_dtype)
-        scale = checked_scale(sm_scale, native.shape[-1])
-        if cache is not None:
-            grown, first = cache.append(keys, values, tokens=native.shape[2] if owned else None), cache.rows.ends
-        with callers_stream(grown.array_type):
-            value, lse = causal_attention(native, grown.rows, first, scale)
-        return Prefill.of(value, lse, dtype, grown, () if cache is None else tuple(cache.index.frozen))
+        if not self.keeps_rows and "sm_scale" not in self.takes:
+            refuse(self, sm_scale=sm_scale)
+        return prefilled(self, query, keys, values, cache, sm_scale, out_dtype, prepared_with)
 
 
 register_plan(ANY, Method, HostPlan)

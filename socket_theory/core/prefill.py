@@ -1,20 +1,25 @@
-"""Exact causal softmax attention of many query tokens, in blocks whose states are merged (C1)."""
+"""The body of `Method.prefill`, and what it returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from socket_theory.core.array_types import array_type, from_native, to_native
+from socket_theory.core.array_types import array_type, callers_stream, from_native, to_native
 from socket_theory.core.cache import Cache
+from socket_theory.core.causal import Chunk
+from socket_theory.core.check_query import checked_method, checked_scale
 from socket_theory.core.checks import cast_output, require_finite, require_float, require_head_ratio
-from socket_theory.core.inputs import flatten_batch
-from socket_theory.core.rows import Rows
+from socket_theory.core.definition import refuse
+from socket_theory.core.finish import output_dtype
+from socket_theory.core.inputs import check_key_values, flatten_batch
+from socket_theory.core.owned_elsewhere import OwnedElsewhere
+from socket_theory.core.rows import DenseRows, Rows
 
-_QUERY_BLOCK = 256
-_KEY_BLOCK = 2048
+if TYPE_CHECKING:
+    from socket_theory.core.method import Method
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,56 +76,43 @@ def checked_chunk(query: Any, cache: Cache, least: int, most: int | None) -> Any
     return native
 
 
-def causal_attention(query: Any, rows: Rows, first: Any, sm_scale: float) -> tuple[Any, Any]:
-    """value [B, Hq, T, E] and lse [B, Hq, T] of queries [B, Hq, T, D], in float64.
+def prefilled(
+    method: Method,
+    query: Any,
+    keys: Any,
+    values: Any,
+    cache: Cache | None,
+    sm_scale: float | None,
+    out_dtype: Any,
+    prepared_with: dict[str, Any],
+) -> Prefill:
+    """What `Method.prefill` returns, whose arguments these are; `Method.causal` gives the outputs."""
+    owned = isinstance(keys, OwnedElsewhere)
+    given = None if owned else check_key_values(keys, values)[:2]
+    tokens = given[0].shape[-2] if given else None
+    if cache is None:
+        grown = method.prepare(keys, values, **prepared_with)
+        native = checked_chunk(query, grown, tokens or int(grown.rows.ends.max()), tokens or grown.rows.shape[2])
+    else:
+        refuse(method, **prepared_with)
+        checked_method(cache, method)
+        native = checked_chunk(query, cache, tokens or 1, tokens)
+        require_finite("query", native)
+    dtype = native.dtype if out_dtype is None else output_dtype(out_dtype)
+    scale = checked_scale(sm_scale, native.shape[-1])
+    if cache is not None:
+        grown = cache.append(keys, values, tokens=native.shape[2] if owned else None)
+    first = np.zeros(len(grown.kv_range), np.int64) if cache is None else cache.rows.ends
+    new = None if method.keeps_rows else _own_rows(keys, given, grown, native.shape[2])
+    with callers_stream(grown.array_type):
+        value, lse = method.causal(Chunk(native, first, grown, cache, new, scale))
+    return Prefill.of(value, lse, dtype, grown, () if cache is None else tuple(cache.index.frozen))
 
-    Query t of sequence b is at the slot first[b] + t and attends to the valid slots up to that one. Time T N D, memory
-    for blocks of 256 queries and 2048 keys.
 
-    Raises
-    ------
-    ValueError
-        If a query at a valid slot holds NaN or infinity.
-    """
-    place = rows.backend.to_device
-    batch, heads, tokens, _ = query.shape
-    group = heads // rows.shape[1]
-    value = place(np.zeros((batch, heads, tokens, rows.value_dim)))
-    lse = place(np.full((batch, heads, tokens), -np.inf))
-    starts = np.broadcast_to(first, batch)
-    for row, (start, length) in enumerate(np.asarray(rows.kv_range).tolist()):
-        at = int(starts[row])
-        seen = range(max(start, at), min(start + length, at + tokens))
-        require_finite("query", query[row, :, seen.start - at : seen.stop - at])
-        for begin in range(seen.start, seen.stop, _QUERY_BLOCK):
-            slots = np.arange(begin, min(begin + _QUERY_BLOCK, seen.stop))
-            some = slice(slots[0] - at, slots[-1] + 1 - at)
-            for kv_head in range(rows.shape[1]):
-                mine = slice(kv_head * group, (kv_head + 1) * group)
-                asked = sm_scale * query[row, mine, some].astype(np.float64)
-                value[row, mine, some], lse[row, mine, some] = _block(asked, rows, row, kv_head, start, slots)
-    return value, lse
-
-
-def _block(asked: Any, rows: Rows, row: int, kv_head: int, start: int, slots: Any) -> tuple[Any, Any]:
-    """State [group, n, E], [group, n] of scaled queries [group, n, D] at `slots` [n] over the slots from `start` on."""
-    top: Any = None
-    total: Any = 0
-    weighted: Any = 0
-    for begin in range(start, int(slots[-1]) + 1, _KEY_BLOCK):
-        stop = min(begin + _KEY_BLOCK, int(slots[-1]) + 1)
-        keys, values = (array.astype(np.float64) for array in rows.read(row, kv_head, slice(begin, stop)))
-        logits = asked @ keys.T
-        if stop > slots[0]:
-            hidden = rows.backend.to_device(np.arange(begin, stop) > slots[:, None])
-            logits = np.where(hidden, -np.inf, logits)
-        largest = logits.max(axis=-1, keepdims=True)
-        if bool(((largest != largest) | (largest == np.inf)).any()):
-            raise ValueError("a weight is NaN or infinite: check query and keys, also those that another owner writes.")
-        reference = largest if top is None else np.maximum(top, largest)
-        weights = np.exp(logits - reference)
-        kept = 0 if top is None else np.exp(top - reference)
-        total = weights.sum(axis=-1, keepdims=True) + kept * total
-        weighted = weights @ values + kept * weighted
-        top = reference
-    return weighted / total, (top + np.log(total))[..., 0]
+def _own_rows(keys: Any, given: tuple[Any, Any] | None, grown: Cache, tokens: int) -> Rows:
+    """The tokens that were given, as arrays or, of the first chunk only, as an owner's rows."""
+    if given is None:
+        owner = keys.native()[0].bind(grown.kv_range, grown.backend)
+        return DenseRows(owner.keys[:, :, :tokens], owner.values[:, :, :tokens], None, grown.backend)
+    own, own_values = (flatten_batch(array, len(grown.batch_shape)) for array in given)
+    return DenseRows(own, own_values, None, grown.backend)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory.core.attention import AttentionState
-from socket_theory.core.checks import require_count, require_head_ratio
+from socket_theory.core.checks import require_count
 from socket_theory.core.hashing import Planes
-from socket_theory.core.inputs import check_key_values, make_kv_range
-from socket_theory.race.features import require_beta, require_features, soft_buckets
-from socket_theory.race.sums import BucketSums
-
-CHUNK = 256
+from socket_theory.race.features import require_beta, require_features
+from socket_theory.race.passes import CHUNK, read_causally, read_sums, sums_of_tokens
+from socket_theory.race.sequences import checked_sequences, require_planes
 
 
 def race_attention(
@@ -62,4 +59,16 @@ def race_attention(
         For arrays that are not floating NumPy ones, shapes, NaN, no key, planes of another head_dim, more than 4096
         features, or a beta that is not above 0 or too large.
     """
-    raise NotImplementedError
+    given = checked_sequences(query, keys, values, causal, kv_start, kv_len)
+    require_planes(planes, keys.shape[-1])
+    require_features(planes.num_planes, planes.num_tables)
+    law = planes.weights, require_beta(beta, planes.num_planes)
+    chunk = require_count("chunk", chunk)
+    seen = slice(given.first if causal else None)
+    before = given.keys[:, :, seen], given.values[:, :, seen], given.valid[:, seen]
+    sums = sums_of_tokens(*before, *law, chunk=chunk)
+    if not causal:
+        return given.state(*read_sums(given.query, sums, *law, chunk=chunk))
+    own = slice(given.first, None)
+    tokens = given.keys[:, :, own], given.values[:, :, own], given.valid[:, own]
+    return given.state(*read_causally(given.query, *tokens, sums, *law, chunk=chunk))

@@ -24,8 +24,8 @@ def require_beta(beta: float, num_planes: int) -> float:
     number = require_positive("beta", beta)
     if number * num_planes > STEEPEST:
         raise ValueError(
-            f"beta={beta!r} was given with num_planes={num_planes}: pass at most {STEEPEST / num_planes:g}, beyond which "
-            "features vanish in float64."
+            f"beta={beta!r} was given with num_planes={num_planes}: pass at most {STEEPEST / num_planes:g}, beyond "
+            "which features vanish in float64."
         )
     return number
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from socket_theory.core.checks import require_angle, require_numbers
 from socket_theory.core.hashing import QueryMap, apply_query_map
-from socket_theory.socket_lsh.quadrature import half_normal_mean
+from socket_theory.core.quadrature import half_normal_mean
 
 Float = NDArray[np.float64]
 _STEEPEST = 1e100  # stands for cot 0: times any node of the rule it saturates Phi

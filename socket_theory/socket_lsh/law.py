@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from socket_theory.core.angular import hard_kernel
 from socket_theory.core.checks import require_count, require_positive
 from socket_theory.core.hashing import QueryMap, query_map_bound
+from socket_theory.core.power import power_step
 from socket_theory.socket_lsh.bit import BitLaw
 
 Float = NDArray[np.float64]
@@ -93,12 +94,12 @@ class SoftKernel:
 
     def variance(self, theta: ArrayLike, query_norm: ArrayLike) -> Float:
         """Var w = nu^P - mu^2P (S5)."""
-        return self._power_step(self.bit.mean(theta, query_norm) ** 2, self.bit.variance(theta, query_norm))
+        return power_step(self.bit.mean(theta, query_norm) ** 2, self.bit.variance(theta, query_norm), self.num_planes)
 
     def mean_difference(self, theta_a: ArrayLike, theta_b: ArrayLike, query_norm: ArrayLike) -> Float:
         """Delta = E[w_a - w_b], also where the means nearly agree, as at large tau (S14)."""
         step = self.bit.excess(theta_a, query_norm) - self.bit.excess(theta_b, query_norm)
-        return self._power_step(self.bit.mean(theta_b, query_norm), step)
+        return power_step(self.bit.mean(theta_b, query_norm), step, self.num_planes)
 
     def bit_pair_moment(
         self, theta_a: ArrayLike, theta_b: ArrayLike, theta_ab: ArrayLike, query_norm: ArrayLike
@@ -114,7 +115,7 @@ class SoftKernel:
     def covariance(self, theta_a: ArrayLike, theta_b: ArrayLike, theta_ab: ArrayLike, query_norm: ArrayLike) -> Float:
         """Cov(w_a, w_b) = E[w_a w_b] - kappa_a kappa_b, also where it is small, as at large tau (S15)."""
         apart = self.bit.mean(theta_a, query_norm) * self.bit.mean(theta_b, query_norm)
-        return self._power_step(apart, self.bit.covariance(theta_a, theta_b, theta_ab, query_norm))
+        return power_step(apart, self.bit.covariance(theta_a, theta_b, theta_ab, query_norm), self.num_planes)
 
     def difference_variance(
         self, theta_a: ArrayLike, theta_b: ArrayLike, theta_ab: ArrayLike, query_norm: ArrayLike
@@ -122,8 +123,3 @@ class SoftKernel:
         """Var(w_a - w_b), the noise that comparing two keys by one table has to overcome (S14, S15)."""
         apart = self.variance(theta_a, query_norm) + self.variance(theta_b, query_norm)
         return np.maximum(apart - 2 * self.covariance(theta_a, theta_b, theta_ab, query_norm), 0.0)
-
-    def _power_step(self, base: Float, step: Float) -> Float:
-        """(base + step)^P - base^P without cancellation."""
-        top = self.num_planes - 1
-        return np.asarray(step * sum((base + step) ** j * base ** (top - j) for j in range(self.num_planes)))

@@ -13,6 +13,7 @@ from socket_gpu.bench import byte_model, dense
 from socket_gpu.bench.clock import Timing
 from socket_gpu.bench.gate import GateError
 from socket_gpu.bench.inputs import Inputs
+from socket_gpu.bench.layouts import LAYOUTS, OWN
 from socket_gpu.bench.peers import Call, Tensors
 from socket_gpu.bench.rows import Row, row_records
 from socket_gpu.bench.shape import Shape
@@ -38,7 +39,9 @@ def row(method, us, shape=SHAPE, **options):
 def test_the_groups_hold_the_cases_of_the_issue_once():
     found = cases(GROUP_NAMES)
     gqa = Shape(1, 32, 8, 131072)
-    released = [setting for setting in found[gqa] if setting.budget.sink == 128]
+    released = [setting for setting in found[gqa] if setting.budget.sink == 128 and setting.layout == OWN]
+    laid_out = [setting for setting in found[gqa] if replace(setting, layout=OWN) == RELEASED]
+    assert [setting.layout for setting in laid_out] == list(LAYOUTS)
     eight_planes = Setting(replace(Socket.as_released(), num_planes=8), RELEASED.budget)
     assert released == [RELEASED, eight_planes, keeping(10), keeping(50)]
     assert {Shape(1, 32, 32, 131072), Shape(8, 32, 8, 32768), Shape(1, 32, 8, 32768)} <= set(found)

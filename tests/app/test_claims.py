@@ -29,7 +29,7 @@ def test_ids_are_unique_and_well_formed() -> None:
     assert all(re.fullmatch(r"[A-Z]\d+(\.[a-z0-9-]+)?", name) for name in ids)
 
 
-@pytest.mark.parametrize("family", ["C", "N", "S"])
+@pytest.mark.parametrize("family", ["C", "N", "R", "S"])
 def test_families_are_complete(family: str) -> None:
     numbers = {int(claim.id[1:].split(".")[0]) for claim in CLAIMS if claim.id[0] == family}
     assert numbers == set(range(1, max(numbers) + 1))

@@ -44,7 +44,7 @@ def test_the_table_covers_what_it_has_to() -> None:
     assert len({(fault.file, fault.old, fault.new) for fault in FAULTS}) == len(FAULTS)
     files = {fault.file.removeprefix("socket_theory/").removesuffix(".py") for fault in FAULTS}
     assert {"core/rng", "core/hashing", "socket_lsh/law", "core/selection", "core/attention"} <= files
-    assert {file.split("/")[0] for file in files} >= {"core", "bounds", "socket_lsh", "santa"}
+    assert {file.split("/")[0] for file in files} >= {"core", "bounds", "socket_lsh", "santa", "race"}
     for fault in FAULTS:
         assert fault.wrong.strip()
         assert all((ROOT / test).is_file() for test in fault.tests), fault.tests

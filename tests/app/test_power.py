@@ -13,7 +13,7 @@ from socket_theory.santa.samplers import iid_counts, stratified_counts, systemat
 from socket_theory.santa.tiles import flash_budgets, floor_one_budgets
 
 BOUNDS, CLAIMS, ROOT_HALF = "socket_theory.bounds.", "socket_theory.socket_lsh.claims.", 0.5**0.5
-SANTA = "socket_theory.santa.claims."
+SANTA, RACE = "socket_theory.santa.claims.", "socket_theory.race.claims."
 SCALED_RADII = [
     ("S8.hoeffding", CLAIMS + "concentration", "hoeffding_radius", ROOT_HALF),
     ("S8.bernstein", CLAIMS + "concentration", "bernstein_radius", ROOT_HALF),
@@ -31,6 +31,14 @@ SCALED_RADII = [
     ("N13.draws", BOUNDS + "importance", "bernstein_radius", 0.5),
     ("S15.tables", CLAIMS + "temperature", "signal_to_noise", 0.9),
     ("S15.tables", CLAIMS + "temperature", "signal_to_noise", 1.1),
+    ("R4.hoeffding", RACE + "entries", "hoeffding_entry_radius", ROOT_HALF),
+    ("R4.bernstein", RACE + "entries", "bernstein_entry_radius", ROOT_HALF),
+    ("R3.bias", RACE + "moments", "uniform_kernel_bias_bound", 0.9),
+    ("R3.bias", RACE + "moments", "kernel_bias_bound", 0.99),
+    ("R3.first-order", RACE + "moments", "first_order_bit_bias", 1.02),
+    ("R10", RACE + "beta", "optimal_beta", 1.3),
+    ("R10", RACE + "beta", "optimal_beta", 0.7),
+    ("R10", RACE + "beta", "mean_square_error", 0.6),
 ]
 RAISED_PROMISES = [
     ("S14.hoeffding", CLAIMS + "ranking", "misrank_hoeffding", 2.0),

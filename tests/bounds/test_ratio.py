@@ -27,16 +27,11 @@ from socket_theory.bounds.ratio import (
     plug_in_radius,
     plug_in_tables,
 )
-from socket_theory.bounds.residual import ResidualMoments
+from socket_theory.bounds.residual import ResidualMoments, residual_covariance, spare_table_moments
 from socket_theory.core.angular import angles
 from socket_theory.core.hashing import Planes, apply_query_map, hash_keys, project_query
 from socket_theory.core.rng import Key
-from socket_theory.socket_lsh.bounds.residual_moments import (
-    residual_covariance,
-    spare_table_moments,
-    table_residuals,
-    weight_covariance,
-)
+from socket_theory.socket_lsh.bounds.residual_moments import table_residuals, weight_covariance
 from socket_theory.socket_lsh.bounds.weight_range import weight_bound
 from socket_theory.socket_lsh.law import SoftKernel
 

@@ -35,6 +35,7 @@ METHODS: tuple[Method, ...] = (
     st.Bernoulli(num_vectors=5),
     st.Bernoulli(num_vectors=5, query_sampler="iid", shared_query=True),
     st.BernoulliSanta(num_samples=9, num_vectors=5),
+    st.Race(num_planes=3, num_tables=5, beta=2.0),
 )
 """Every contract holds for each of these: a new method is a row here, and nothing else."""
 
@@ -43,13 +44,16 @@ READERS = tuple({type(method): method for method in METHODS}.values())
 # What a test that takes an argument of this name runs over.
 KINDS: dict[str, Callable[[Method], bool]] = {
     "method": lambda method: True,
-    # One of each class, where settings change nothing that a test is about.
-    "reader": lambda method: method in READERS,
+    # Those whose steps read keys or values, and those that keep sums over tokens alone.
+    "keeping": lambda method: method.keeps_rows,
+    "summing": lambda method: not method.keeps_rows,
+    # Of those that read rows one of each class, where settings change nothing that a test is about.
+    "reader": lambda method: method in READERS and method.keeps_rows,
     "selector": lambda method: "budget" in method.takes,
     "drawing": lambda method: "key" in method.takes,
     "undrawn": lambda method: "key" not in method.takes,
     "headwise": lambda method: not getattr(method, "shared_query", False),
-    "additive": lambda method: method.takes == {"sm_scale"} or hasattr(method, "expectation"),
+    "additive": lambda method: method.takes <= {"sm_scale"} or hasattr(method, "expectation"),
     "sampler": lambda method: getattr(type(method), "scored_query", None) is Sampler.scored_query,
 }
 

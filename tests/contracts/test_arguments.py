@@ -77,6 +77,14 @@ def test_a_carry_is_no_argument_of_a_prefill_that_takes_none(backend, method):
             method.prefill(*given, carry=(), **backend.drawn_from(method))
 
 
+def test_a_scale_is_no_argument_of_a_prefill_over_sums_that_take_none(backend, summing):
+    _, keys, values = backend.arrays(num_qo_heads=2)
+    given = [backend.put(array) for array in (keys, keys, values)]
+    assert "sm_scale" not in summing.takes
+    with pytest.raises(TypeError, match=f"^{type(summing).__name__} does not use sm_scale, and sm_scale=0.5 was given"):
+        summing.prefill(*given, sm_scale=0.5, **backend.drawn_from(summing))
+
+
 def test_options_of_the_first_chunk_are_refused_for_a_further_one(backend):
     _, keys, values = backend.arrays(num_qo_heads=2)
     given = [backend.put(array) for array in (keys, keys, values)]

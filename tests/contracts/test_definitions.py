@@ -11,6 +11,7 @@ from socket_theory import (
     HardLSH,
     Key,
     OracleTopK,
+    Race,
     RandomTokens,
     SignHash,
     Socket,
@@ -171,6 +172,22 @@ def test_sampling_step(backend, value_aware, temperature):
         assert_close(backend.get(estimate.value)[0, head], mean, "float64")
         used = backend.get(estimate.indices)[0, head]
         assert used[used >= 0].tolist() == sorted({START + j for j in drawn})
+
+
+def test_race_step(backend):
+    method = Race(num_planes=3, num_tables=9, beta=1.3)
+    estimate = run(backend, method)
+    assert estimate.kind == "angular"
+    for head in range(HQ):
+        weights = []
+        for token in TOKENS:
+            both = QUERY[0, head], key_of(head, token)
+            asked, held = (1 / (1 + np.exp(-2.6 * np.tanh(planes_of(method) @ row))) for row in both)
+            weights.append(np.prod(asked * held + (1 - asked) * (1 - held), axis=1).mean())
+        value = np.array(weights) @ VALUES[0, head // (HQ // HKV), list(TOKENS)] / sum(weights)
+        assert_close(backend.get(estimate.value)[0, head], value, "float64")
+        assert_close(backend.get(estimate.lse)[0, head], math.log(sum(weights)), "float64")
+        assert backend.get(estimate.indices)[0, head].tolist() == list(TOKENS)
 
 
 def test_stats_count_what_was_read():

@@ -151,20 +151,39 @@ def test_sequences_share_the_pages_of_a_common_beginning(backend, reader, page):
 
 
 @pytest.mark.parametrize("layout", [every_second, paged(16)], ids=["borrowed", "paged"])
-def test_a_saved_cache_of_rows_of_another_owner_is_one_of_copies(backend, method, layout, tmp_path):
+def test_a_saved_cache_of_rows_of_another_owner_is_one_of_copies(backend, keeping, layout, tmp_path):
     if backend.engine.name != "numpy":
         pytest.skip("caches are saved from the CPU: convert with NumPy first.")
     owner = Owner(backend, RAGGED)
-    cache = caches(backend, method, layout, owner)[0]
+    cache = caches(backend, keeping, layout, owner)[0]
     owner.grow()
     longer = [np.pad(a, ((0, 0), (0, 0), (0, 9), (0, 0)), constant_values=np.nan) for a in (owner.keys, owner.values)]
     for held in (cache, cache.append(layout(backend, *longer), tokens=5)):
         save_cache(held, tmp_path / "cache.npz")
-        require_same(backend, method, owner.query, load_cache(tmp_path / "cache.npz"), held)
+        require_same(backend, keeping, owner.query, load_cache(tmp_path / "cache.npz"), held)
+
+
+@pytest.mark.parametrize("layout", [every_second, paged(16)], ids=["borrowed", "paged"])
+def test_sums_over_rows_of_another_owner_have_the_bits_of_copies_and_let_go_of_them(backend, summing, layout):
+    owner = Owner(backend, RAGGED)
+    mine, copies = caches(backend, summing, layout, owner)
+    require_same(backend, summing, owner.query, mine, copies)
+    new = [backend.put(array) for array in owner.new]
+    require_same(backend, summing, owner.query, mine.append(*new), copies.append(*new))
+    rows = layout(backend, owner.keys, owner.values)
+    with pytest.raises(TypeError, match=r"^the cache reads no rows of another owner: pass the new tokens as arrays"):
+        mine.append(rows, tokens=5)
+    asked = np.zeros((3, 6, SLOTS, 16), np.float32)
+    given = {"kv_start": owner.start, "kv_len": owner.length, "sample": mine.sample, "backend": backend.engine}
+    first = summing.prefill(backend.put(asked), rows, **given)
+    keys, values = (backend.put(array[:, :, :SLOTS]) for array in (owner.keys, owner.values))
+    again = summing.prefill(backend.put(asked), keys, values, **given)
+    np.testing.assert_array_equal(backend.get(first.value), backend.get(again.value))
+    np.testing.assert_array_equal(backend.get(first.lse), backend.get(again.lse))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_tensors_of_torch_are_borrowed_where_they_are(method, dtype, require_extra):
+def test_tensors_of_torch_are_borrowed_where_they_are(keeping, dtype, require_extra):
     torch = require_extra("torch", "torch")
     draw = torch.Generator().manual_seed(3)
     query, keys, values = (
@@ -172,14 +191,14 @@ def test_tensors_of_torch_are_borrowed_where_they_are(method, dtype, require_ext
         for shape in ((3, 6, 16), (3, 40, 2, 16), (3, 2, 50, 16))
     )
     keys, values = keys.transpose(1, 2), values[:, :, :40]
-    options = {} if method.sample_type is None else {"key": OWN_KEY}
+    options = {} if keeping.sample_type is None else {"key": OWN_KEY}
     step = {"key": OWN_KEY, "budget": Budget(tokens=9)}
-    step = {name: value for name, value in step.items() if name in method.takes}
-    mine, copies = (method.prepare(*given, **options) for given in ((BorrowedRows(keys, values),), (keys, values)))
+    step = {name: value for name, value in step.items() if name in keeping.takes}
+    mine, copies = (keeping.prepare(*given, **options) for given in ((BorrowedRows(keys, values),), (keys, values)))
     for tensor, array in ((keys, mine.keys), (values, mine.values)):
         bits = tensor.view(torch.int16) if tensor.element_size() == 2 else tensor
         assert np.shares_memory(array.view(np.int16) if tensor.element_size() == 2 else array, bits.numpy())
-    got, expected = (method.attend(query, cache, **step) for cache in (mine, copies))
+    got, expected = (keeping.attend(query, cache, **step) for cache in (mine, copies))
     for name in ("value", "lse", "indices"):
         assert torch.equal(getattr(got, name), getattr(expected, name))
 

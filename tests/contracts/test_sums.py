@@ -113,7 +113,7 @@ def test_saved_sums_are_loaded_with_their_method(tmp_path):
 
 
 def test_a_prefill_of_a_method_without_rows_needs_one_of_its_own():
-    with pytest.raises(NotImplementedError, match=r"^LinearAttention keeps no rows to attend to: it must def"):
+    with pytest.raises(NotImplementedError, match=r"^LinearAttention keeps no rows to attend to: it must define ca"):
         LinearAttention().prefill(np.repeat(KEYS, 2, axis=1), KEYS, VALUES)
 
 

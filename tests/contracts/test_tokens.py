@@ -18,15 +18,15 @@ def several(backend, tokens, **shape):
 
 @pytest.mark.parametrize("tokens", [1, 4])
 @pytest.mark.parametrize("ranges", RANGES.values(), ids=RANGES)
-def test_several_tokens_are_single_steps_over_truncated_caches(backend, method, tokens, ranges):
+def test_several_tokens_are_single_steps_over_truncated_caches(backend, keeping, tokens, ranges):
     query, keys, values = several(backend, tokens)
-    cache = backend.prepare(method, keys, values, **ranges)
-    got = backend.attend(method, query, cache)
+    cache = backend.prepare(keeping, keys, values, **ranges)
+    got = backend.attend(keeping, query, cache)
     assert got.value.shape == (3, 6, tokens, 16)
     total = 0
     for token in range(tokens):
         seen = cache.truncate(backend.get(cache.kv_len) - (tokens - 1 - token))
-        single = backend.attend(method, query[:, :, token], seen, key=backend.key.fold_in("token", token))
+        single = backend.attend(keeping, query[:, :, token], seen, key=backend.key.fold_in("token", token))
         np.testing.assert_array_equal(backend.get(got.value)[:, :, token], backend.get(single.value))
         np.testing.assert_array_equal(backend.get(got.lse)[:, :, token], backend.get(single.lse))
         used, alone = backend.get(got.indices)[:, :, token], backend.get(single.indices)
@@ -44,11 +44,11 @@ def test_several_tokens_are_single_steps_over_truncated_caches(backend, method, 
     np.testing.assert_array_equal(got.stats.bytes, total)
 
 
-def test_several_tokens_keep_batch_axes_and_dtype(backend, method):
+def test_several_tokens_keep_batch_axes_and_dtype(backend, keeping):
     query, keys, values = several(backend, 3, batch=4)
-    flat = backend.attend(method, query, backend.prepare(method, keys, values), out_dtype="float64")
+    flat = backend.attend(keeping, query, backend.prepare(keeping, keys, values), out_dtype="float64")
     shaped = [array.reshape(2, 2, *array.shape[1:]) for array in (query, keys, values)]
-    got = backend.attend(method, shaped[0], backend.prepare(method, *shaped[1:]), out_dtype="float64")
+    got = backend.attend(keeping, shaped[0], backend.prepare(keeping, *shaped[1:]), out_dtype="float64")
     assert got.value.shape == (2, 2, 6, 3, 16)
     assert got.lse.shape == got.stats.kept.shape == (2, 2, 6, 3)
     assert backend.get(got.value).dtype == np.float64
@@ -78,3 +78,15 @@ def test_more_tokens_than_a_sequence_has_are_refused(backend, method):
     cache = backend.prepare(method, keys, values, kv_len=[60, 4, 9])
     with pytest.raises(ValueError, match=r"^a query of 5 tokens was given and a sequence of the cache has 4: append "):
         backend.attend(method, query, cache)
+
+
+def test_sums_of_tokens_answer_the_newest_alone(backend, summing):
+    query, keys, values = several(backend, 3)
+    cache = backend.prepare(summing, keys, values, **RANGES["ragged"])
+    one = backend.attend(summing, query[:, :, :1], cache)
+    assert one.value.shape == (3, 6, 1, 16)
+    np.testing.assert_array_equal(
+        backend.get(one.value)[:, :, 0], backend.get(backend.attend(summing, query[:, :, 0], cache).value)
+    )
+    with pytest.raises(ValueError, match=r"^the index holds sums over tokens, from which none can be taken away: keep"):
+        backend.attend(summing, query, cache)

@@ -20,6 +20,7 @@ from socket_theory import (
     HardLSH,
     Key,
     OracleTopK,
+    Race,
     RandomTokens,
     Santa,
     Socket,
@@ -101,6 +102,12 @@ METHODS = st.one_of(
         num_vectors=st.integers(1, 9),
         query_sampler=st.sampled_from(["stratified", "iid"]),
         shared_query=st.booleans(),
+    ),
+    st.builds(
+        Race,
+        num_planes=st.integers(1, 4),
+        num_tables=st.integers(1, 4),
+        beta=st.sampled_from([1e-30, 0.1, 1.0, 5.0, 20.0]),
     ),
     st.builds(BernoulliSanta, num_samples=st.integers(1, 9), num_vectors=st.integers(1, 9), shared_query=st.booleans()),
 )

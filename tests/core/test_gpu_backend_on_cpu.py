@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from socket_gpu.core.plan import PlannedStep
+from socket_gpu.core.rows import DeviceRows
 from socket_gpu.core.select_tokens import sum_group_into
 from socket_theory import BorrowedRows, Budget, Dense, Key, OracleTopK, PagedRows, Santa, Socket
 from socket_theory.core.selection import sum_group
@@ -82,7 +83,58 @@ def test_a_plan_has_the_bits_of_one_on_copies(gpu_on_cpu: Any, kind: Any, method
 
 
 def test_a_plan_refuses_rows_that_its_kernels_cannot_read(gpu_on_cpu: Any) -> None:
-    keys = gpu_on_cpu.cupy.asarray(np.ones((1, 2, 40, 32), np.float32))
-    cache = Dense().prepare(BorrowedRows(keys[..., ::2], keys[..., ::2]), backend=gpu_on_cpu)
-    with pytest.raises(ValueError, match=r"keys lie at strides of .*: pass rows of neighbouring elements"):
-        PlannedStep(cache, 4, None, None)
+    zeros = gpu_on_cpu.cupy.zeros
+    keys, few = zeros((1, 2, 40, 32), np.float32), zeros(16, np.float32)
+    far = np.lib.stride_tricks.as_strided(few, (1, 2, 1, 16), (0, 0, 2**31, 4)).view(type(few))
+    wrong = [
+        (keys[..., ::2], r"keys lie at strides of .*: pass rows of neighbouring elements"),
+        (far, "a slot less than 2 GiB from the next"),
+        (zeros((1, 2, 3, 20), np.float16), "head_dim=20 of float16 was given: the GPU reads rows of 16 bytes"),
+        (zeros((1, 2, 3, 512), np.float16), "head_dim=512 was given: the GPU takes at most 256"),
+    ]
+    for rows, sentence in wrong:
+        cache = Dense().prepare(BorrowedRows(rows, rows), backend=gpu_on_cpu)
+        with pytest.raises(ValueError, match=sentence):
+            PlannedStep(cache, 4, None, None)
+
+
+def test_pages_that_kernels_cannot_read_are_gathered(gpu_on_cpu: Any) -> None:
+    draw = np.random.default_rng(5)
+    pool = [gpu_on_cpu.cupy.asarray(draw.standard_normal((9, 2, 4, 32)).astype(np.float32)) for _ in range(2)]
+    rows = PagedRows(*(array[..., ::2] for array in pool), np.array([[7, 2]]))
+    own = DeviceRows.readable(rows.bind(np.array([[0, 8]]), gpu_on_cpu))
+    assert own.keys.shape == (1, 2, 8, 16)
+    np.testing.assert_array_equal(own.keys[0, :, 4:], pool[0][2, ..., ::2])
+
+
+def test_slots_of_a_page_may_lie_far_apart(gpu_on_cpu: Any) -> None:
+    """The last slot lies beyond 2^31 bytes from the first."""
+    gpu, stride = gpu_on_cpu, 2**27
+    try:
+        memory = np.empty(16 * stride + 64, np.float16).view(type(gpu.cupy.zeros(1)))
+    except MemoryError:
+        pytest.skip("4 GiB of address space are needed.")
+    shape, strides = (1, 1, 17, 64), (0, 0, 2 * stride, 2)
+    far = np.lib.stride_tricks.as_strided(memory, shape, strides).view(type(memory))
+    near = np.random.default_rng(1).standard_normal(shape).astype(np.float16)
+    far[...] = near
+    query, outputs = gpu.cupy.asarray(np.ones((1, 2, 64), np.float16)), []
+    for pages in (far, gpu.cupy.asarray(near)):
+        cache = Santa(9).prepare(PagedRows(pages, pages, np.array([[0]])), backend=gpu)
+        outputs.append(np.asarray(cache.plan(2, key=KEY).run(query)[1]).copy())
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_an_append_renews_a_block_table_that_was_written_on_the_device(gpu_on_cpu: Any) -> None:
+    rows = rows_of_another(gpu_on_cpu, PagedRows, head_dim=64, dtype=np.float16)[1]
+    plan = Santa(9).prepare(rows, kv_len=30, backend=gpu_on_cpu).plan(4, key=KEY)
+    plan.rows.table[...] = 0
+    plan.append(rows, tokens=1)
+    np.testing.assert_array_equal(np.asarray(plan.rows.table), rows.block_table)
+    plan.rows.table[...] = 0
+    stream = gpu_on_cpu.cupy.cuda.Stream()
+    with stream:
+        stream.begin_capture()
+        plan.append(rows, tokens=1)
+        stream.end_capture()
+    assert (np.asarray(plan.rows.table) == 0).all()

@@ -39,7 +39,7 @@ def fake_cupy(driver=13000, devices=1, error=None, compiles=True):
         ({"driver": 0}, "no NVIDIA driver is loaded"),
         ({"devices": 0}, "sees no device"),
         ({"error": "cudaErrorInsufficientDriver"}, "cudaErrorInsufficientDriver"),
-        ({"compiles": False}, "the CUDA headers do not compile"),
+        ({"compiles": False}, "the CUDA headers do not compile as C++20"),
         ({}, None),
     ],
 )

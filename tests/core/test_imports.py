@@ -98,7 +98,7 @@ def goes_down(module: str, imported: str) -> bool:
 def test_the_parts_that_are_named_exist_and_the_others_are_families() -> None:
     found = {part_and_family(module) for module in NAMES}
     assert {part for part, _ in found} == set(BELOW)
-    assert {family for _, family in found} >= {None, "socket_lsh", "santa"}
+    assert {family for _, family in found} >= {None, "socket_lsh", "santa", "race"}
 
 
 @pytest.mark.parametrize("module", NAMES)

@@ -29,7 +29,7 @@ from socket_gpu.core._launch import struct
 from socket_gpu.registry import CupyBackend
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
-from socket_theory import Budget, HardLSH, Key, PagedRows, Santa, Socket
+from socket_theory import BorrowedRows, Budget, HardLSH, Key, PagedRows, Santa, Socket
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.hashing_method import HashingMethod
 
@@ -63,7 +63,7 @@ SANTA_STEPS = [
     (Santa(sampler="flash", tile_len=96), 64, "bfloat16", 3),
     (Santa(sampler="flash", tile_len=1024), 64, "bfloat16", 3),
 ]
-PAGES = (16,)
+PAGES = (0, 16)
 # Launched, not compiled: many tables and the largest group, for every number of planes.
 LARGEST = [
     (method(num_planes=planes, num_tables=300), 16, "bfloat16", 8, group)
@@ -132,7 +132,7 @@ def launches_of(
             for step in santa_steps:
                 take_santa(*step)
             for page in pages:
-                take_pages(page)
+                take_owned(page)
     return seen
 
 
@@ -160,14 +160,15 @@ def take_santa(method: Santa, head_dim: int, dtype: str, group: int) -> None:
     plan.append(keys[:, :, :1].copy(), keys[:, :, :1].copy())
 
 
-def take_pages(page: int) -> None:
-    """A step of either family over pages, and a token that their owner has written."""
-    pages, query = ones(page, 128, "bfloat16", 4)
-    rows = PagedRows(pages.repeat(3, axis=0), pages.repeat(3, axis=0), np.array([[2, 0, 1]]))
-    for method in (Socket.as_released(), Santa()):
+def take_owned(page: int) -> None:
+    """Steps of either family over pages, 0 for borrowed arrays, and a token that their owner has written."""
+    pages, query = ones(page or 33, 128, "bfloat16", 4)
+    three = [array.repeat(3, axis=0) for array in (pages, pages)]
+    rows = PagedRows(*three, np.array([[2, 0, 1]])) if page else BorrowedRows(pages, pages)
+    for method in (Socket.as_released(), Santa(), Santa(sampler="flash")):
         drawn = {"key": Key.from_seed(1)}
         needed = drawn if method.sample_type else {}
-        cache = method.prepare(rows, backend=CupyBackend(), kv_len=2 * page, **needed)
+        cache = method.prepare(rows, backend=CupyBackend(), kv_len=rows.shape[2] - 1, **needed)
         plan = cache.plan(8, **({"budget": Budget(fraction=0.25)} if "budget" in method.takes else drawn))
         plan.run(query)
         plan.append(rows, tokens=1)
@@ -298,7 +299,9 @@ def test_loops_over_tokens_of_the_main_case_keep_their_state_in_registers(
 ) -> None:
     names = {"hash_keys", "score", "attend", "score_tiles", "draw_values"}
     launches = [
-        launch for launch in launches_of(cupy_on_cpu, MAIN, built.arch, SANTA_STEPS[:1]) if launch.program.name in names
+        launch
+        for launch in launches_of(cupy_on_cpu, MAIN, built.arch, SANTA_STEPS[:1], PAGES)
+        if launch.program.name in names and "flash = true" not in launch.program.instance
     ]
     assert {launch.program.name for launch in launches} == names
     for launch in launches:

@@ -16,6 +16,7 @@ from socket_theory import (
     HardLSH,
     Key,
     OracleTopK,
+    Race,
     RandomTokens,
     Santa,
     SignHash,
@@ -45,6 +46,7 @@ METHODS = [
     SocketSampling(num_tables=9, num_samples=30, value_aware=True),
     Santa(num_samples=20),
     Santa(num_samples=20, sampler="flash", tile_len=7),
+    Race(num_planes=3, num_tables=5),
 ]
 PROMISED: dict[str, Callable[[Any, Any, Any], Any]] = {
     "softmax attention": lambda q, k, v: softmax_attention(q[0, 0], k[0, 0], v[0, 0]).value,

@@ -183,6 +183,7 @@ def numpy_kernels(monkeypatch):
     monkeypatch.setattr("socket_gpu.santa.draw.multiprocessors", lambda: 132)
     for module in ("plan", "rows"):
         monkeypatch.setattr(f"socket_gpu.core.{module}.checked", lambda name, array, *_, **__: array)
+    monkeypatch.setattr("socket_gpu.core.rows._is_readable", lambda array: True)
     for module in ("core.plan", "santa.plan"):
         monkeypatch.setattr(f"socket_gpu.{module}.settle", lambda: None)
     monkeypatch.setattr(Santa, "prepare", lambda *arguments: prepare(*arguments, backend=CupyBackend()))

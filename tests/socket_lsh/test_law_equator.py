@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
+from socket_theory.bounds.residual import residual_covariance
 from socket_theory.core.angular import angles
 from socket_theory.core.hashing import Planes, apply_query_map, hash_keys, project_query
 from socket_theory.core.rng import Key
-from socket_theory.socket_lsh.bounds.residual_moments import residual_covariance, table_residuals, weight_covariance
+from socket_theory.socket_lsh.bounds.residual_moments import table_residuals, weight_covariance
 from socket_theory.socket_lsh.law import SoftKernel
 
 RIGHT, ULP = np.pi / 2, float(np.spacing(np.pi / 2))

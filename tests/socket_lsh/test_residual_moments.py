@@ -7,16 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from socket_theory.bounds.residual import ResidualMoments
+from socket_theory.bounds.residual import ResidualMoments, residual_covariance, spare_table_moments
 from socket_theory.core.angular import angles
 from socket_theory.core.hashing import Planes, apply_query_map, hash_keys, project_query
 from socket_theory.core.rng import Key
-from socket_theory.socket_lsh.bounds.residual_moments import (
-    residual_covariance,
-    spare_table_moments,
-    table_residuals,
-    weight_covariance,
-)
+from socket_theory.socket_lsh.bounds.residual_moments import table_residuals, weight_covariance
 from socket_theory.socket_lsh.law import SoftKernel
 
 POINTS = np.array([[3.0, 0.0], [-1.0, 2.0], [-1.0, -2.0], [-1.0, 0.0]])  # a centred law, each with probability 1/4

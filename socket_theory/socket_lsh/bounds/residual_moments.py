@@ -1,7 +1,7 @@
-"""Moments of the table residual X = sum_i w_i (v_i - y_tau), which S9's moment forms need.
+"""What the moments of the table residual X = sum_i w_i (v_i - y_tau) are made of, which S9's moment forms need.
 
 Second moments are exact by quadrature over all pairs of keys, in a few seconds for 512 of them; beyond that, and for
-the fourth moment at any size, spare tables estimate them.
+the fourth moment at any size, spare tables estimate them (`bounds.residual`).
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.bounds.residual import ResidualMoments
-from socket_theory.core.arguments import Float, require_rows
-from socket_theory.core.checks import require_count, require_numbers
+from socket_theory.core.arguments import Float
 from socket_theory.socket_lsh.collisions import log_soft_collisions
 from socket_theory.socket_lsh.law import SoftKernel
 
 _CHUNK_TABLES = 64
-_CHUNK_ROWS = 512
 
 
 def weight_covariance(kernel: SoftKernel, theta: Float, pair_theta: Float, query_norm: float) -> Float:
@@ -36,14 +33,6 @@ def weight_covariance(kernel: SoftKernel, theta: Float, pair_theta: Float, query
     return covariance
 
 
-def residual_covariance(covariance: Float, residuals: Float) -> Float:
-    """Sigma = U' C U; its trace is s^2, and the sum of its squared entries tr Sigma^2.
-
-    Shapes: covariance C [N, N] of the weights, residuals U [N, E] = v_i - y_tau -> [E, E].
-    """
-    return np.asarray(residuals.T @ covariance @ residuals)
-
-
 def table_residuals(
     mapped: Float, codes: NDArray[np.uint16], temperature: float, values: Float, target: Float
 ) -> tuple[Float, Float]:
@@ -58,33 +47,3 @@ def table_residuals(
         masses[tables] = weights.sum(axis=1)
         residuals[tables] = weights @ (values - target)
     return residuals, masses
-
-
-def spare_table_moments(residuals: Float, deviations: float) -> ResidualMoments:
-    """Each moment estimated without bias from spare tables, plus `deviations` of its estimated standard errors.
-
-    The confidence is asymptotic, not a theorem: about normal_cdf(deviations) a moment. Tables that shaped y_tau, or the
-    estimate that is being bounded, are not spare. tr Sigma^2 is a U-statistic: the mean of <X_l, X_m>^2 over l != m.
-
-    Shapes: residuals [L, E] = X_l(y_tau) with the exact y_tau, L >= 2.
-
-    Raises
-    ------
-    ValueError
-        For fewer than 2 tables, residuals that are not [L, E], or NaN.
-    """
-    residuals = require_rows("residuals", residuals)
-    if require_numbers("deviations", deviations).ndim or not np.isfinite(deviations):
-        raise ValueError(f"deviations={deviations!r} was given: pass a finite number of standard errors.")
-    count = require_count("the number of spare tables", len(residuals), least=2)
-    square = np.einsum("le,le->l", residuals, residuals)
-    partners = np.empty(count)
-    for start in range(0, count, _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        partners[rows] = ((residuals[rows] @ residuals.T) ** 2).sum(axis=1)
-    partners = (partners - square**2) / (count - 1)
-
-    def upper(terms: Float, order: int) -> float:
-        return float(terms.mean() + deviations * order * terms.std(ddof=1) / np.sqrt(count))
-
-    return ResidualMoments(upper(square, 1), upper(partners, 2), upper(square**2, 1))

@@ -9,10 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from socket_theory.bounds.residual import residual_covariance
 from socket_theory.core.angular import angles, angular_attention
 from socket_theory.core.claim import Claim, Context, Measurement, combine, inequality, worst
 from socket_theory.socket_lsh.angular import soft_angular_attention
-from socket_theory.socket_lsh.bounds.residual_moments import residual_covariance, weight_covariance
+from socket_theory.socket_lsh.bounds.residual_moments import weight_covariance
 from socket_theory.socket_lsh.bounds.temperature import output_bias_bound, uniform_output_bias_bound
 from socket_theory.socket_lsh.claims.instances import query_and_keys
 from socket_theory.socket_lsh.law import SoftKernel

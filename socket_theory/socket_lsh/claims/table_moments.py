@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 
 from socket_theory.bounds.ratio import bernstein_ratio_radius, chebyshev_radius, fourth_moment_radius
-from socket_theory.bounds.residual import ResidualMoments
+from socket_theory.bounds.residual import ResidualMoments, residual_covariance, spare_table_moments
 from socket_theory.core.angular import angles
 from socket_theory.core.claim import Claim, Context
-from socket_theory.socket_lsh.bounds.residual_moments import residual_covariance, spare_table_moments, weight_covariance
+from socket_theory.socket_lsh.bounds.residual_moments import weight_covariance
 from socket_theory.socket_lsh.bounds.weight_range import weight_bound
 from socket_theory.socket_lsh.claims.bias import Problem
 from socket_theory.socket_lsh.claims.table_problems import (

@@ -42,6 +42,9 @@ class Array(np.ndarray[Any, Any]):
     def data(self) -> Any:
         return SimpleNamespace(ptr=self.ctypes.data)
 
+    def set(self, array: Any, stream: Any) -> None:
+        self[...] = array
+
     def setflags(self, **flags: Any) -> None:
         """Nothing: a cache is read-only on the host, and grows in place on a GPU."""
 
@@ -135,6 +138,9 @@ class Stream:
 
     def synchronize(self) -> None:
         assert Stream.recorded is None, "a stream is waited for while it is captured."
+
+    def is_capturing(self) -> bool:
+        return Stream.recorded is not None
 
     def begin_capture(self) -> None:
         Stream.recorded = []

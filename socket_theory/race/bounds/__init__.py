@@ -1,0 +1,1 @@
+"""Bounds that need the law of a soft collision of queries and keys."""
