@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from socket_theory.core.cache import Cache
-from socket_theory.core.checks import require_finite
 from socket_theory.core.rows import Rows
 
 _QUERY_BLOCK = 256
@@ -22,7 +21,7 @@ class Chunk:
     Parameters
     ----------
     query : array [B, Hq, T, D]
-        In the backend's array type; NaN is possible at slots that are not valid.
+        In the backend's array type, finite at valid slots.
     first : int array [B]
         The slot of the first query of each sequence in `cache`.
     cache : Cache
@@ -54,11 +53,6 @@ def causal_attention(query: Any, rows: Rows, first: Any, sm_scale: float) -> tup
 
     Query t of sequence b is at the slot first[b] + t and attends to the valid slots up to that one. Time T N D, memory
     for blocks of 256 queries and 2048 keys.
-
-    Raises
-    ------
-    ValueError
-        If a query at a valid slot holds NaN or infinity.
     """
     place = rows.backend.to_device
     batch, heads, tokens, _ = query.shape
@@ -69,7 +63,6 @@ def causal_attention(query: Any, rows: Rows, first: Any, sm_scale: float) -> tup
     for row, (start, length) in enumerate(np.asarray(rows.kv_range).tolist()):
         at = int(starts[row])
         seen = range(max(start, at), min(start + length, at + tokens))
-        require_finite("query", query[row, :, seen.start - at : seen.stop - at])
         for begin in range(seen.start, seen.stop, _QUERY_BLOCK):
             slots = np.arange(begin, min(begin + _QUERY_BLOCK, seen.stop))
             some = slice(slots[0] - at, slots[-1] + 1 - at)

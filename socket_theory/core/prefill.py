@@ -93,6 +93,8 @@ def prefilled(
     if cache is None:
         grown = method.prepare(keys, values, **prepared_with)
         native = checked_chunk(query, grown, tokens or int(grown.rows.ends.max()), tokens or grown.rows.shape[2])
+        for row, (start, length) in enumerate(grown.kv_range.tolist()):
+            require_finite("query", native[row, :, start : start + length])
     else:
         refuse(method, **prepared_with)
         checked_method(cache, method)

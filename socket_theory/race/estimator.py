@@ -9,7 +9,6 @@ import numpy as np
 
 from socket_theory.core.cache import Cache
 from socket_theory.core.causal import Chunk
-from socket_theory.core.checks import require_finite
 from socket_theory.core.estimate import Outcome
 from socket_theory.core.hashing import Planes
 from socket_theory.core.hashing_method import HashingMethod
@@ -17,7 +16,7 @@ from socket_theory.core.index import SumIndex
 from socket_theory.core.rows import Rows
 from socket_theory.core.step import Step
 from socket_theory.race.features import require_beta, require_features
-from socket_theory.race.passes import cleared, read_causally, read_sums, sums_of_tokens
+from socket_theory.race.passes import read_causally, read_sums, sums_of_tokens
 from socket_theory.race.sums import BucketSums
 
 
@@ -97,7 +96,6 @@ class Race(HashingMethod):
 
     def causal(self, chunk: Chunk) -> tuple[Any, Any]:
         weights = chunk.cache.backend.to_device(chunk.cache.sample.weights)
-        require_finite("query", cleared(chunk.query, chunk.valid))
         keys, values = chunk.new.keys, chunk.new.values
         before = BucketSums.of_none(values, weights) if chunk.before is None else _sums(chunk.before)
         return read_causally(chunk.query, keys, values, chunk.valid, before, weights, self.beta)

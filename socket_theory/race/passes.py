@@ -64,8 +64,8 @@ def read_causally(
 
 
 def cleared(array: Any, valid: Any) -> Any:
-    """`array` [B, ..., n, D] with zeros at the slots that are not valid, bool [B, n]."""
-    return np.where(valid.reshape(len(valid), *[1] * (array.ndim - 3), -1, 1), array, array.dtype.type(0))
+    """`array` [B, ..., n, D] in float64, with zeros at the slots that are not valid, bool [B, n]."""
+    return np.where(valid.reshape(len(valid), *[1] * (array.ndim - 3), -1, 1), array.astype(np.float64), 0.0)
 
 
 def _chunks(slots: int, chunk: int) -> Iterator[slice]:
@@ -75,7 +75,7 @@ def _chunks(slots: int, chunk: int) -> Iterator[slice]:
 def _sums_of(held: Any, values: Any, valid: Any) -> tuple[BucketSums, Any, Any]:
     """Sums over the valid tokens; features of 0 for the others, and values in float64 of 0 for them."""
     held = held * valid[:, None, :, None, None]
-    seen = cleared(values, valid).astype(np.float64)
+    seen = cleared(values, valid)
     return BucketSums.of(held, seen), held, seen
 
 

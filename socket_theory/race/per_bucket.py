@@ -56,7 +56,7 @@ def race_per_bucket_attention(
         own = slice(given.first + some.start, given.first + some.stop)
         valid = given.valid[:, own]
         held = soft_buckets(cleared(given.keys[:, :, own], valid), *law) * valid[:, None, :, None, None]
-        seen = cleared(given.values[:, :, own], valid).astype(np.float64)
+        seen = cleared(given.values[:, :, own], valid)
         upto = BucketSums(
             sums.mass[:, :, None] + np.cumsum(held, axis=2),
             sums.weighted[:, :, None] + np.cumsum(held[..., None] * seen[:, :, :, None, None], axis=2),

@@ -11,7 +11,6 @@ from socket_theory.core.attention import AttentionState, require_arrays
 from socket_theory.core.checks import require_finite, require_flag, require_head_ratio
 from socket_theory.core.hashing import Planes
 from socket_theory.core.inputs import check_key_values, flatten_batch, make_kv_range
-from socket_theory.race.passes import cleared
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +65,12 @@ def checked_sequences(query: Any, keys: Any, values: Any, causal: bool, kv_start
         )
     query, keys, values = (flatten_batch(array, len(batch_shape)) for array in (query, keys, values))
     made = Sequences(query, keys, values, make_kv_range(batch_shape, slots, kv_start, kv_len), batch_shape)
-    for name, array in (("keys", made.keys), ("values", made.values)):
-        require_finite(name, cleared(array, made.valid))
-    require_finite("query", cleared(made.query, made.valid[:, made.first :]) if causal else made.query)
+    for row, (start, length) in enumerate(made.kv_range.tolist()):
+        stop = start + length
+        asked = slice(max(start - made.first, 0), max(stop - made.first, 0)) if causal else slice(None)
+        for name, seen in (("keys", keys[row, :, start:stop]), ("values", values[row, :, start:stop])):
+            require_finite(name, seen)
+        require_finite("query", query[row, :, asked])
     return made
 
 

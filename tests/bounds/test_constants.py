@@ -289,18 +289,26 @@ def test_every_public_bound_has_its_formula_here_or_a_test_of_its_own() -> None:
         "SamplingSpread",
         "TemperatureChoice",
         "bernstein_entry_radius",  # by hand in tests/race, as the other bounds of RACE
+        "causal_fourth_moment_radius",
+        "causal_moment_radius",
+        "causal_plug_in_radius",
+        "diameters_so_far",
         "empirical_bernstein_radius",  # tests/bounds/test_empirical_bernstein.py
+        "entrywise_radius",
         "first_order_bit_bias",
         "flash_spread",  # by hand in tests/santa/test_bounds.py, as the other spreads
         "hoeffding_entry_radius",
         "mean_square_error",
         "optimal_beta",
         "optimal_temperature",
+        "paper_row_radius",
         "plain_spread",
         "prop_spread",
+        "row_shares",
         "signal_to_noise",  # published values in tests/socket_lsh/test_temperature.py
         "spare_table_moments",
         "stratified_spread",
+        "stream_shares",
         "table_residuals",
         "value_aware_spread",
         "weight_covariance",

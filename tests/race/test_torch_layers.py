@@ -13,11 +13,12 @@ pytest.importorskip("torch", reason="pip install 'socket-theory[torch]'")
 
 import torch
 
-from socket_theory.core.hashing import SignHash
+from socket_theory.core.hashing import Planes, SignHash
 from socket_theory.core.rng import Key
 from socket_theory.integrations.race_torch import chunks
 from socket_theory.integrations.race_torch.operator import attend, backward
 from socket_theory.integrations.torch_layers import RaceAttention, race_attention
+from socket_theory.race import attention as reference
 
 KEY = Key.from_seed(14)
 # batch, Hq, Hkv, T, N: several chunks and a border, few queries behind many keys, and a KV head for all.
@@ -67,6 +68,16 @@ def test_values_and_gradients_are_those_of_the_dense_form(shape: tuple[int, ...]
     wanted = with_gradients(dense, tensors, causal)
     for ours, other in zip(with_gradients(race_attention, tensors, causal), wanted, strict=True):
         assert (ours - other).abs().max() <= 1e-11 * other.abs().max()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_are_those_of_the_reference(shape: tuple[int, ...], causal: bool) -> None:
+    query, keys, values, planes, beta = (tensor.detach() for tensor in inputs(shape))
+    arrays = (tensor.numpy() for tensor in (query, keys, values))
+    wanted = reference.race_attention(*arrays, Planes(planes.numpy()), float(beta), causal).value
+    found = race_attention(query, keys, values, planes, beta, causal).numpy()
+    assert abs(found - wanted).max() <= 1e-12 * abs(wanted).max()
 
 
 @pytest.mark.parametrize("causal", [False, True])

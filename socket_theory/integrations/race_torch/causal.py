@@ -36,7 +36,7 @@ def backward(query: Any, keys: Any, values: Any, above: Any, hashed: Hash, into:
     """For the gradient `above` of the value: of the queries with prefix sums A, B, then of the keys with suffix sums.
 
     The prefix sums are added up again from the keys: taken off the final sums they would lose the digits that the later
-    keys share with them.
+    keys share with them. Between the two, each query leaves its denominator and <g, O>.
     """
     dtype = hashed.rows.dtype
     mass, weighted = empty_sums(keys, values, hashed)
