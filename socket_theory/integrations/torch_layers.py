@@ -14,7 +14,7 @@ from socket_theory.core.checks import require_flag, require_float, require_head_
 from socket_theory.core.hashing import SignHash
 from socket_theory.core.rng import Key
 from socket_theory.integrations.race_torch.chunks import compute_dtype
-from socket_theory.integrations.race_torch.operator import attend, require_steepness
+from socket_theory.integrations.race_torch.torch_operator import attend, require_steepness
 from socket_theory.race.features import require_features
 
 __all__ = ["RaceAttention", "race_attention"]
