@@ -41,6 +41,8 @@ def race_attention(query: Any, keys: Any, values: Any, planes: Any, beta: Any, c
     causal : bool
         Whether query t attends to the keys up to N - T + t only (T <= N, the ends aligned), and not to all.
 
+    All tokens count: there is no mask, so pass sequences of one length, without padding.
+
     Returns
     -------
     Tensor [..., Hq, T, E]
