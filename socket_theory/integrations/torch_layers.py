@@ -14,7 +14,7 @@ from socket_theory.core.checks import require_flag, require_float, require_head_
 from socket_theory.core.hashing import SignHash
 from socket_theory.core.rng import Key
 from socket_theory.integrations.race_torch.chunks import compute_dtype
-from socket_theory.integrations.race_torch.operator import attend, require_steepness
+from socket_theory.integrations.race_torch.torch_operator import attend, require_steepness
 from socket_theory.race.features import require_features
 
 __all__ = ["RaceAttention", "race_attention"]
@@ -40,6 +40,8 @@ def race_attention(query: Any, keys: Any, values: Any, planes: Any, beta: Any, c
         Steepness of the soft buckets, above 0, and at most 30 / P, or 80 / P for float64.
     causal : bool
         Whether query t attends to the keys up to N - T + t only (T <= N, the ends aligned), and not to all.
+
+    All tokens count: there is no mask, so pass sequences of one length, without padding.
 
     Returns
     -------

@@ -16,7 +16,7 @@ import torch
 from socket_theory.core.hashing import Planes, SignHash
 from socket_theory.core.rng import Key
 from socket_theory.integrations.race_torch import chunks
-from socket_theory.integrations.race_torch.operator import attend, backward
+from socket_theory.integrations.race_torch.torch_operator import attend, backward
 from socket_theory.integrations.torch_layers import RaceAttention, race_attention
 from socket_theory.race import attention as reference
 
