@@ -15,6 +15,7 @@ from socket_theory.core.checks import (
     require_head_ratio,
     require_positive,
 )
+from socket_theory.core.index import SumIndex
 from socket_theory.core.inputs import flatten_batch
 from socket_theory.core.rng import Key
 from socket_theory.core.selection import Budget
@@ -76,6 +77,11 @@ def single_steps(
 ) -> Iterator[Step]:
     """The steps of queries [B, Hq, T, D]: token t over the cache without the T - 1 - t tokens behind it."""
     count = query.shape[2]
+    if count > 1 and isinstance(cache.index, SumIndex):
+        raise ValueError(
+            f"a query of {count} tokens was given and {type(cache.method).__name__} keeps sums over tokens, which it "
+            "cannot read as they were before the last ones: pass the newest token, or all new ones to prefill."
+        )
     if carry is not None and (not isinstance(carry, tuple) or len(carry) != count):
         raise ValueError(f"carry={carry!r} was given for {count} tokens: pass a tuple of one for each.")
     for token in range(count):

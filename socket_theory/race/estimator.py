@@ -49,10 +49,10 @@ class Race(HashingMethod):
     num_tables : int
         L >= 1, L 2^P at most 4096. The noise of weights falls as 1/sqrt(L); state and time grow as L.
     beta : float
-        Above 0, and beta P at most 80. Towards 0 all tokens weigh the same and the estimate is the mean of the values;
-        large ones approach hard buckets. With P = L = 4, d = 64 and 400 tokens in 20 clusters the error against angular
-        attention was .68 of its size at .125, the released code's 1/sqrt(d), least at the default of 1 with .49, .62 at
-        2 and .72 at 10; with 16 tables .68, .39, .32 and .36: raise beta with L.
+        Above 0, and beta P at most 80. Towards 0 all tokens weigh the same and the estimate is the mean of the values,
+        as with the released code's 1/sqrt(d); large ones approach hard buckets. Of .125, 1, 2 and 10 the default of 1
+        is nearest to angular attention with P = L = 4, d = 64 and 400 tokens in 20 clusters, and 2 is with 16 tables:
+        raise beta with L.
 
     Raises
     ------

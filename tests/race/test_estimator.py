@@ -22,6 +22,7 @@ from socket_theory import (
 )
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.index import SumIndex
+from socket_theory.race.targets import sharpened_angular_attention
 from socket_theory.testing import assert_close
 
 KEY = Key.from_seed(43)
@@ -231,7 +232,11 @@ def test_what_has_no_meaning_for_sums_is_refused_in_a_sentence():
         (lambda: SETTINGS.prefill(*new[:1], *new, cache=cache, sm_scale=1.0), TypeError, "Race does not use sm_scale"),
         (lambda: SETTINGS.attend(query[:, :, 0], cache, key=KEY), TypeError, "Race does not use key, and key="),
         (lambda: cache.truncate(3), ValueError, "the index holds sums over tokens, from which none can be taken away"),
-        (lambda: SETTINGS.attend(query[:, :, :2], cache), ValueError, "the index holds sums over tokens, from which"),
+        (lambda: SETTINGS.attend(query[:, :, :2], cache), ValueError, "a query of 2 tokens was given and Race keeps"),
+            lambda: SETTINGS.attend(query[:, :, :2], cache),
+            ValueError,
+            "a query of 2 tokens was given and Race keeps sums",
+        ),
         (lambda: cache.append(*new), ValueError, "appending 2 tokens exceeds capacity=31"),
         (lambda: cache.append(BorrowedRows(*new), tokens=2), TypeError, "the cache reads no rows of another owner"),
         (lambda: cache.with_method(replace(SETTINGS, beta=1.0)), ValueError, "beta=1.0 was given and the index was"),
@@ -266,3 +271,21 @@ def test_a_query_of_a_prefill_is_checked_where_its_slot_is_valid():
     assert np.isfinite(made.value).all()
     with pytest.raises(ValueError, match=r"^query contains NaN or infinity"):
         SETTINGS.prefill(query, keys, values, cache=made.cache)
+
+
+@pytest.mark.parametrize(("num_tables", "best"), [(4, 1.0), (16, 2.0)])
+def test_the_default_beta_is_the_best_of_four_for_few_tables(num_tables: int, best: float) -> None:
+    errors = dict.fromkeys((0.125, 1.0, 2.0, 10.0), 0.0)
+    for seed in range(12):
+        key = Key.from_seed(seed)
+        draw = key.generator()
+        centers = draw.standard_normal((20, 64))
+        keys = centers[draw.integers(0, 20, 400)] + 0.3 * draw.standard_normal((400, 64))
+        query = centers[draw.integers(0, 20, 32)] + 0.3 * draw.standard_normal((32, 64))
+        values = draw.standard_normal((400, 16))
+        tokens, planes = (query[None], keys[None], values[None]), SignHash(num_tables, 4, 64).draw(key)
+        target = sharpened_angular_attention(*tokens, 4.0).value
+        for beta in errors:
+            found = race_attention(*tokens, planes, beta).value
+            errors[beta] += np.linalg.norm(found - target) / np.linalg.norm(target) / 12
+    assert min(errors, key=errors.__getitem__) == best, errors

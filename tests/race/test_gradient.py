@@ -13,7 +13,7 @@ import pytest
 from socket_theory.core.hashing import Planes, round_to_bfloat16
 from socket_theory.core.rng import Key
 from socket_theory.race.feature_gradient import corners
-from socket_theory.race.features import collision_weights
+from socket_theory.race.features import collision_weights, soft_buckets
 from socket_theory.race.gradient import RaceGradients, Tokens, race_gradients
 from socket_theory.race.gradient_scale import SUM_ROUNDING, gradient_scale, gradient_tolerance
 from socket_theory.race.running_sums import sums_over_prefixes
@@ -243,3 +243,22 @@ def test_wrong_arguments_are_named(change: dict[str, Any], sentence: str) -> Non
     given = draw()
     with pytest.raises(ValueError, match=sentence):
         race_gradients(**given | {"planes": Planes(given["planes"]), "beta": 1.0, "causal": True} | change)
+
+
+@pytest.mark.parametrize("beta", [1.0, 3.0])
+@pytest.mark.parametrize("causal", [False, True])
+def test_features_of_bfloat16_are_not_allowed(monkeypatch: pytest.MonkeyPatch, causal: bool, beta: float) -> None:
+    rng = Key.from_seed(15).generator()
+    query, keys, values, above = rng.standard_normal((4, 1, 1, 512, 64))
+    planes = Planes(rng.standard_normal((4, 4, 64)))
+    given = query, keys, values, planes, beta, above, causal
+    right = race_gradients(*given)
+    tolerance = gradient_tolerance(right, gradient_scale(*given), beta)
+
+    def rounded(*arguments: Any) -> Any:
+        return round_to_bfloat16(soft_buckets(*arguments))
+
+    for module in ("gradient", "feature_gradient"):
+        monkeypatch.setattr(f"socket_theory.race.{module}.soft_buckets", rounded)
+    wrong = race_gradients(*given)
+    assert np.max(np.abs(wrong.values - right.values) / tolerance.values) > 3
