@@ -219,7 +219,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
     refused(r"query \[4, 5\] was given|shape \[4, 5\]", query=query[0, ..., 0])
     refused("do not fit", keys=keys[..., :8])
     refused("do not fit", values=values[..., :3, :])
-    refused("3 heads", query=query[:, :3])
+    refused("the query has 3 heads and keys have 2: pass", query=query[:, :3])
     refused(r"planes of shape \[4, 3, 8\] were given for vectors of length 16", planes=planes[..., :8])
     refused("4096", planes=torch.zeros(2, 12, 16))
     refused("7 causal queries were given for 6 keys", query=query[:, :, [0, 1, 2, 3, 4, 0, 1]], causal=True)
