@@ -19,10 +19,15 @@ STEEPEST = {torch.float64: 80.0, torch.float32: 30.0}
 to leave room for the gradients."""
 
 
+def steepest_beta(num_planes: int, dtype: Any) -> float:
+    """Largest beta that is computed with in `dtype`."""
+    return STEEPEST[dtype] / num_planes
+
+
 def require_steepness(beta: float, num_planes: int, dtype: Any) -> float:
     """`beta` again, or ValueError if weights vanish in the dtype that is computed in."""
-    steepest = STEEPEST[dtype] / num_planes
-    if beta > steepest:
+    steepest = steepest_beta(num_planes, dtype)
+    if beta > steepest * (1 + torch.finfo(dtype).eps):  # the bound itself may have been rounded up
         raise ValueError(
             f"beta={beta:g} was given with num_planes={num_planes}, computed with in {dtype}: pass at most "
             f"{steepest:g}, beyond which weights vanish."
