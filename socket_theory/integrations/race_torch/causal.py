@@ -29,7 +29,7 @@ def attend(query: Any, keys: Any, values: Any, value: Any, hashed: Hash, mass: A
         numerator = torch.bmm(among, v).baddbmm_(asked.mT, weighted)
         write(value, asking, numerator.div_(total[:, :, None]))
         mass += held.sum(-1)
-        weighted.baddbmm_(held, v)
+        weighted += torch.bmm(held, v)
 
 
 def backward(query: Any, keys: Any, values: Any, above: Any, hashed: Hash, into: Gradients) -> None:
@@ -52,7 +52,7 @@ def backward(query: Any, keys: Any, values: Any, above: Any, hashed: Hash, into:
         towards.addcmul_(masses, along[:, None], value=-1)
         into.put(into.query, asking, asked, towards.mul_(asked.features), 1 / total)
         mass += held.sum(-1)
-        weighted.baddbmm_(held, v)
+        weighted += torch.bmm(held, v)
         rows.append((total, along))
     mass, weighted = empty_sums(keys, values, hashed)
     for (asking, holding), (total, along) in reversed(list(zip(_chunks(query, keys, hashed), rows, strict=True))):
@@ -64,7 +64,7 @@ def backward(query: Any, keys: Any, values: Any, above: Any, hashed: Hash, into:
         among = _seen(torch.bmm(share.mT, held.features))
         write(into.values, holding, torch.bmm(held.features.mT, weighted).baddbmm_(among.mT, g))
         into.put(into.keys, holding, held, towards.mul_(held.features))
-        weighted.baddbmm_(share, g)
+        weighted += torch.bmm(share, g)
         mass -= torch.bmm(share, along[:, :, None]).squeeze(-1)
     into.put_all_keys(*_seen_by_all(query, keys, values), hashed, mass, weighted)
 

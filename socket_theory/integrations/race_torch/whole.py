@@ -23,7 +23,7 @@ def add_keys(keys: Any, values: Any, hashed: Hash, mass: Any, weighted: Any) -> 
     for span in spans(keys.shape[-2], chunk_size(keys, hashed.num_features)):
         held = hashed.features(read(keys, span, mass.dtype))
         mass += held.sum(-1)
-        weighted.baddbmm_(held, read(values, span, mass.dtype))
+        weighted += torch.bmm(held, read(values, span, mass.dtype))
 
 
 def attend(query: Any, keys: Any, values: Any, value: Any, hashed: Hash, mass: Any, weighted: Any) -> None:
@@ -48,7 +48,7 @@ def backward(
         towards.addcmul_(mass[:, :, None], along[:, None], value=-1)
         into.put(into.query, span, asked, towards.mul_(asked.features), 1 / total)
         share = asked.features.div_(total[:, None])
-        d_weighted.baddbmm_(share, g)
+        d_weighted += torch.bmm(share, g)
         d_mass -= torch.bmm(share, along[:, :, None]).squeeze(-1)
     into.put_all_keys(keys, values, hashed, d_mass, d_weighted)
 
