@@ -106,6 +106,8 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> Non
 
 
 def _differentiate(ctx: Any, above: Any, *_: Any) -> tuple[Any, ...]:
+    if above is None:  # as zeros, which are not made here, since those of the sums would be as large as the state
+        return (None,) * 6
     *tensors, mass, weighted = ctx.saved_tensors
     planes_too = ctx.needs_input_grad[3]
     found = backward(*tensors, above, mass, weighted, ctx.is_causal, planes_too)
