@@ -126,7 +126,7 @@ def require_head_ratio(num_qo_heads: int, num_kv_heads: int) -> int:
     """Query heads per KV head, or ValueError if the division leaves a remainder."""
     if num_qo_heads == 0 or num_qo_heads % num_kv_heads:
         raise ValueError(
-            f"the query has {num_qo_heads} heads and the cache {num_kv_heads} KV heads: "
+            f"the query has {num_qo_heads} heads and keys have {num_kv_heads}: "
             f"pass a positive multiple of {num_kv_heads} query heads."
         )
     return num_qo_heads // num_kv_heads

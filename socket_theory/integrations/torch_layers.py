@@ -14,10 +14,13 @@ from socket_theory.core.checks import require_flag, require_float, require_head_
 from socket_theory.core.hashing import SignHash
 from socket_theory.core.rng import Key
 from socket_theory.integrations.race_torch.chunks import compute_dtype
-from socket_theory.integrations.race_torch.torch_operator import attend, require_steepness
+from socket_theory.integrations.race_torch.torch_operator import attend, require_steepness, steepest_beta
 from socket_theory.race.features import require_features
 
 __all__ = ["RaceAttention", "race_attention"]
+
+LEAST_BETA = 1e-6
+"""Where the module's beta ends: all weights are nearly equal long before."""
 
 
 def race_attention(query: Any, keys: Any, values: Any, planes: Any, beta: Any, causal: bool = False) -> Any:
@@ -93,9 +96,12 @@ class RaceAttention(torch.nn.Module):  # type: ignore[misc]
         take keys that differ, `key.fold_in("layer", i)`.
     beta : float
         Where learning starts; 1 is near the best of 4 tables of 4 planes at vectors longer than 4 (R10). The parameter
-        is `log_beta`, so beta stays above 0 whatever the optimiser does.
+        is `log_beta`, and wherever an optimiser takes it, the property `beta` stays between 1e-6 and 30 / P.
     causal : bool
         Whether token t attends to the tokens up to itself only.
+
+    Parameter and planes stay in float32 where a model is cast to 16 bits, by `.to(torch.bfloat16)` or `.half()`: an
+    optimiser's steps are smaller than the spacing of 16-bit numbers.
 
     Raises
     ------
@@ -123,12 +129,28 @@ class RaceAttention(torch.nn.Module):  # type: ignore[misc]
 
     @property
     def beta(self) -> Any:
-        """The steepness, a tensor without an axis."""
-        return self.log_beta.exp()
+        """The steepness, a tensor without an axis: exp(log_beta), or the nearer of 1e-6 and 30 / P beyond them.
+
+        Its derivative by `log_beta` is its value, within the bounds and beyond them. So a `log_beta` that an optimiser
+        took past a bound comes back from there when the loss asks for it, which no gradient of 0 would let it do.
+        """
+        log_beta = self.log_beta.to(compute_dtype(self.log_beta.dtype))
+        most = steepest_beta(self.planes.shape[1], torch.float32)
+        value = log_beta.detach().clamp(math.log(LEAST_BETA), math.log(most)).exp().clamp(max=most)
+        return value * (log_beta - log_beta.detach()).exp()
 
     def forward(self, query: Any, keys: Any, values: Any) -> Any:
         """`race_attention` of query [..., Hq, T, D], keys [..., Hkv, N, D] and values [..., Hkv, N, E]."""
         return race_attention(query, keys, values, self.planes, self.beta, self.causal)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """torch's way to cast and to move a module, here without the casts to fewer bits."""
+
+        def widely(tensor: Any) -> Any:
+            made = fn(tensor)
+            return tensor.to(made.device) if made.dtype.itemsize < tensor.dtype.itemsize else made
+
+        return super()._apply(widely, recurse)
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the printed module."""

@@ -332,7 +332,7 @@ def test_a_class_with_scores_of_its_own_is_not_planned_with_those_of_its_base(ba
 def test_a_head_ratio_and_a_query_that_do_not_fit_are_refused(backend):
     query, keys, values = inputs(backend)
     cache = backend.prepare(Socket(), keys, values)
-    with pytest.raises(ValueError, match="the query has 5 heads and the cache 2 KV heads"):
+    with pytest.raises(ValueError, match="the query has 5 heads and keys have 2"):
         cache.plan(5, budget=Budget(tokens=60))
     plan = cache.plan(6, budget=Budget(tokens=60))
     with pytest.raises(ValueError, match=r"query (has shape|of shape) \(3, 4, 64\)"):

@@ -169,7 +169,7 @@ def test_queries_that_do_not_fit_are_refused(backend, method):
     for wrong in (query[:, :, 1:], query[..., 1:], query[:, :, 0], query[:2]):
         with pytest.raises(ValueError, match=r"^query of shape .* was given: pass \(3, 'num_qo_heads', 40, 16\)\.$"):
             prefill(backend, method, wrong, keys, values)
-    with pytest.raises(ValueError, match=r"^the query has 5 heads and the cache 2 KV heads: pass"):
+    with pytest.raises(ValueError, match=r"^the query has 5 heads and keys have 2: pass"):
         prefill(backend, method, query[:, :5], keys, values)
     query[1, 2, 3, 4] = np.nan
     with pytest.raises(ValueError, match=r"^query contains NaN or infinity"):

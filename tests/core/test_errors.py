@@ -154,7 +154,7 @@ def cases():
         "odd head ratio",
         lambda: Dense().attend(QUERY[:, :3], DENSE),
         ValueError,
-        "3 heads and the cache 2 KV heads.*multiple of 2",
+        "3 heads and keys have 2.*multiple of 2",
     )
     yield "no query head", lambda: Dense().attend(QUERY[:, :0], DENSE), ValueError, r"\(2, 0, 4\) was given: pass"
     yield (

@@ -182,7 +182,7 @@ def test_a_flag_is_no_count_and_a_share_is_at_most_one() -> None:
 
 @pytest.mark.parametrize("heads", [1, 3])
 def test_query_heads_are_a_multiple_of_kv_heads(heads: int) -> None:
-    with pytest.raises(ValueError, match=f"the query has {heads} heads and the cache 2 KV heads"):
+    with pytest.raises(ValueError, match=f"the query has {heads} heads and keys have 2"):
         Dense().attend(np.ones((2, heads, 4)), CACHE)
 
 

@@ -174,7 +174,7 @@ REFUSED = [
     ({"query": QUERY.tolist()}, TypeError, "query is of type list: pass a NumPy array"),
     ({"keys": KEYS.astype(int)}, TypeError, "keys has dtype int64: pass one of float16"),
     ({"values": np.ma.masked_array(VALUES)}, TypeError, "values is a masked array"),
-    ({"query": QUERY[:, :3]}, ValueError, "the query has 3 heads and the cache 2 KV heads: pass a positive multiple"),
+    ({"query": QUERY[:, :3]}, ValueError, "the query has 3 heads and keys have 2: pass a positive multiple"),
     ({"query": QUERY[..., 1:]}, ValueError, r"query of shape \(2, 4, 7, 5\) was given: pass \(2, 'num_qo_heads', 't"),
     ({"query": QUERY[:, :, :0]}, ValueError, r"query of shape \(2, 4, 0, 6\) was given: pass"),
     ({"query": QUERY[0]}, ValueError, r"query of shape \(4, 7, 6\) was given: pass"),

@@ -244,7 +244,7 @@ def test_what_has_no_meaning_for_sums_is_refused_in_a_sentence():
             ValueError,
             r"planes of \(num_tables, num_planes, head_dim\) = \(4, 3, 8\) were given: pass planes of \(5, 3, 8\)",
         ),
-        (lambda: SETTINGS.attend(query[:, :5, 0], cache), ValueError, "the query has 5 heads and the cache 2 KV heads"),
+        (lambda: SETTINGS.attend(query[:, :5, 0], cache), ValueError, "the query has 5 heads and keys have 2"),
         (lambda: SETTINGS.attend(query[:, :, 0] * np.nan, cache), ValueError, "query contains NaN or infinity"),
         (lambda: SETTINGS.prepare(keys * np.inf, values, key=KEY), ValueError, "keys contains NaN or infinity"),
         (

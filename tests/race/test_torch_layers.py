@@ -200,6 +200,68 @@ def test_the_module_learns_beta_and_keeps_its_planes() -> None:
     assert layer.bfloat16()(*(tensor.bfloat16() for tensor in (query, keys, values))).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("num_planes", range(1, 9))
+def test_the_largest_beta_is_accepted_and_learned_from(num_planes: int) -> None:
+    layer = RaceAttention(16, key=KEY, num_planes=num_planes, num_tables=2, beta=30 / num_planes)
+    query, keys, values, *_ = inputs((1, 2, 1, 20, 20), dtype=torch.float32)
+    layer(query, keys, values).square().sum().backward()
+    assert float(layer.beta.detach()) == pytest.approx(30 / num_planes, rel=1e-6)
+    assert float(layer.log_beta.grad) != 0
+
+
+@pytest.mark.parametrize(
+    ("log_beta", "beta"), [(-1e4, 1e-6), (-20.0, 1e-6), (0.5, math.exp(0.5)), (3.0, 10), (1e4, 10)]
+)
+def test_beta_stays_within_its_bounds_and_can_come_back(log_beta: float, beta: float) -> None:
+    layer = RaceAttention(16, key=KEY, num_planes=3)
+    torch.nn.init.constant_(layer.log_beta, log_beta)
+    query, keys, values, *_ = inputs((1, 2, 1, 20, 20), dtype=torch.float32)
+    assert bool(torch.isfinite(layer(query, keys, values)).all())
+    layer.beta.backward()
+    assert float(layer.beta.detach()) == pytest.approx(beta, rel=1e-6)
+    assert float(layer.log_beta.grad) == pytest.approx(beta, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_beta_learns_by_small_steps_in_a_model_of_16_bits(dtype: Any) -> None:
+    layer = torch.nn.Sequential(RaceAttention(16, key=KEY, num_planes=3, beta=4.0)).to(dtype)[0]
+    assert layer.log_beta.dtype == layer.planes.dtype == torch.float32
+    assert layer.double().log_beta.dtype == torch.float64
+    layer = layer.float()
+    query, keys, values = (tensor.detach().to(dtype) for tensor in inputs((1, 2, 1, 64, 64))[:3])
+    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-4)
+    start = float(layer.log_beta.detach())
+    for _ in range(3):
+        optimizer.zero_grad()
+        layer(query, keys, values).float().square().sum().backward()
+        optimizer.step()
+    assert abs(float(layer.log_beta.detach()) - start) == pytest.approx(3e-4, rel=0.2)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_second_derivative_is_refused(causal: bool) -> None:
+    tensors = inputs((1, 2, 1, 6, 7))
+    gradients = torch.autograd.grad(race_attention(*tensors, causal).sum(), tensors, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative: do not pass create_graph=True"):
+        gradients[0].sum().backward()
+
+
+def test_blocks_are_all_heads_once_and_in_order() -> None:
+    for shape, features in (
+        ((3, 5, 2, 9, 4), 64),
+        ((3, 5, 2, 9, 4), 4096),
+        ((64, 8, 1, 9, 4), 1024),
+        ((7, 1, 9, 4), 8),
+    ):
+        heads = torch.arange(math.prod(shape[:-3])).reshape(shape[:-3])
+        parts = list(chunks.blocks(torch.empty(shape), features))
+        assert torch.equal(torch.cat([heads[index].flatten() for index, _ in parts]), heads.flatten())
+        for index, place in parts:
+            assert torch.equal(heads[index].flatten(), heads.flatten()[place])
+            held = (place.stop - place.start) * shape[-3] * chunks.LEAST * max(features, chunks.USUAL)
+            assert held <= chunks.ON_A_CPU * chunks.USUAL
+
+
 def refused(pattern: str, kind: type[Exception] = ValueError, **changed: Any) -> None:
     names = ("query", "keys", "values", "planes", "beta")
     given = dict(zip(names, inputs((1, 4, 2, 5, 6), dtype=torch.float32), strict=True)) | changed
@@ -219,7 +281,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
     refused(r"query \[4, 5\] was given|shape \[4, 5\]", query=query[0, ..., 0])
     refused("do not fit", keys=keys[..., :8])
     refused("do not fit", values=values[..., :3, :])
-    refused("3 heads", query=query[:, :3])
+    refused("the query has 3 heads and keys have 2: pass", query=query[:, :3])
     refused(r"planes of shape \[4, 3, 8\] were given for vectors of length 16", planes=planes[..., :8])
     refused("4096", planes=torch.zeros(2, 12, 16))
     refused("7 causal queries were given for 6 keys", query=query[:, :, [0, 1, 2, 3, 4, 0, 1]], causal=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ pytest.importorskip("torch", reason="pip install 'socket-theory[torch]'")
 
 from socket_theory.integrations.race_torch.speed import TrainingSpeed
 
+BUSY = 2.5
 MEASURE = """
 from socket_theory.integrations.race_torch.speed import measure_training
 speed = measure_training(131072, rounds=8)
@@ -22,6 +24,9 @@ print(speed.tokens_per_second, speed.share_of_sgemm, speed.memory_ratio)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_a_step_reaches_a_quarter_of_sgemm_and_holds_little_but_its_tensors() -> None:
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        pytest.skip(f"the machine is busy, its load is {load:.1f}: run this test alone.")
     output = subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True, text=True).stdout
     print(output)
     tokens_per_second, share_of_sgemm, memory_ratio = map(float, output.splitlines()[-1].split())

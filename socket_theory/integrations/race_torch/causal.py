@@ -19,7 +19,7 @@ from socket_theory.integrations.race_torch.whole import add_keys, along_outputs,
 def attend(query: Any, keys: Any, values: Any, value: Any, hashed: Hash, mass: Any, weighted: Any) -> None:
     """Write the outputs into `value`, and leave the sums over all keys in `mass` [G, F] and `weighted` [G, F, E]."""
     add_keys(*_seen_by_all(query, keys, values), hashed, mass, weighted)
-    for asking, holding in _chunks(query, keys):
+    for asking, holding in _chunks(query, keys, hashed):
         asked, held = (
             hashed.features(read(heads, span, mass.dtype)) for heads, span in ((query, asking), (keys, holding))
         )
@@ -29,7 +29,7 @@ def attend(query: Any, keys: Any, values: Any, value: Any, hashed: Hash, mass: A
         numerator = torch.bmm(among, v).baddbmm_(asked.mT, weighted)
         write(value, asking, numerator.div_(total[:, :, None]))
         mass += held.sum(-1)
-        weighted.baddbmm_(held, v)
+        weighted += torch.bmm(held, v)
 
 
 def backward(query: Any, keys: Any, values: Any, above: Any, hashed: Hash, into: Gradients) -> None:
@@ -42,7 +42,7 @@ def backward(query: Any, keys: Any, values: Any, above: Any, hashed: Hash, into:
     mass, weighted = empty_sums(keys, values, hashed)
     add_keys(*_seen_by_all(query, keys, values), hashed, mass, weighted)
     rows = []
-    for asking, holding in _chunks(query, keys):
+    for asking, holding in _chunks(query, keys, hashed):
         asked, held = hashed.buckets(read(query, asking, dtype)), hashed.features(read(keys, holding, dtype))
         v, g = read(values, holding, dtype), read(above, asking, dtype)
         towards = torch.bmm(weighted, g.mT).baddbmm_(held, _seen(torch.bmm(g, v.mT)).mT)
@@ -52,10 +52,10 @@ def backward(query: Any, keys: Any, values: Any, above: Any, hashed: Hash, into:
         towards.addcmul_(masses, along[:, None], value=-1)
         into.put(into.query, asking, asked, towards.mul_(asked.features), 1 / total)
         mass += held.sum(-1)
-        weighted.baddbmm_(held, v)
+        weighted += torch.bmm(held, v)
         rows.append((total, along))
     mass, weighted = empty_sums(keys, values, hashed)
-    for (asking, holding), (total, along) in reversed(list(zip(_chunks(query, keys), rows, strict=True))):
+    for (asking, holding), (total, along) in reversed(list(zip(_chunks(query, keys, hashed), rows, strict=True))):
         asked, held = hashed.features(read(query, asking, dtype)), hashed.buckets(read(keys, holding, dtype))
         v, g = read(values, holding, dtype), read(above, asking, dtype)
         share = asked.div_(total[:, None])
@@ -64,7 +64,7 @@ def backward(query: Any, keys: Any, values: Any, above: Any, hashed: Hash, into:
         among = _seen(torch.bmm(share.mT, held.features))
         write(into.values, holding, torch.bmm(held.features.mT, weighted).baddbmm_(among.mT, g))
         into.put(into.keys, holding, held, towards.mul_(held.features))
-        weighted.baddbmm_(share, g)
+        weighted += torch.bmm(share, g)
         mass -= torch.bmm(share, along[:, :, None]).squeeze(-1)
     into.put_all_keys(*_seen_by_all(query, keys, values), hashed, mass, weighted)
 
@@ -74,10 +74,10 @@ def _seen_by_all(query: Any, keys: Any, values: Any) -> tuple[Any, Any]:
     return keys[..., :first, :], values[..., :first, :]
 
 
-def _chunks(query: Any, keys: Any) -> Iterator[tuple[slice, slice]]:
+def _chunks(query: Any, keys: Any, hashed: Hash) -> Iterator[tuple[slice, slice]]:
     """Spans of queries and of the keys that stand beside them."""
     first = keys.shape[-2] - query.shape[-2]
-    for span in spans(query.shape[-2], min(chunk_size(keys), CAUSAL)):
+    for span in spans(query.shape[-2], min(chunk_size(query, hashed.num_features), CAUSAL)):
         yield span, slice(first + span.start, first + span.stop)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,10 @@ class Gradients:
         d_planes = torch.zeros_like(hashed.rows) if planes_too else None
         return cls(d_query, d_keys, d_values, torch.zeros_like(hashed.beta), d_planes)
 
+    def part(self, index: tuple[slice, ...]) -> Gradients:
+        """Of some heads, as views, with the same sums to add to."""
+        return replace(self, query=self.query[index], keys=self.keys[index], values=self.values[index])
+
     def put(self, into: Any, span: slice, buckets: Buckets, weighted: Any, scale: Any = None) -> None:
         """Of a chunk of queries or keys with dphi_r phi_r `weighted` [G, F, n], each token's times `scale` [G, n]."""
         projected, beta = buckets.backward(weighted, scale)
@@ -45,6 +49,6 @@ class Gradients:
 
     def put_all_keys(self, keys: Any, values: Any, hashed: Hash, mass: Any, weighted: Any) -> None:
         """The same for the first keys, of `grouped` views of keys and values."""
-        for span in spans(keys.shape[-2], chunk_size(keys)):
+        for span in spans(keys.shape[-2], chunk_size(keys, hashed.num_features)):
             held = hashed.buckets(read(keys, span, mass.dtype))
             self.put_keys(span, held, read(values, span, mass.dtype), mass, weighted)

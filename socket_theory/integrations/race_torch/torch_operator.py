@@ -10,7 +10,7 @@ import torch
 from socket_theory.core.checks import require_positive
 from socket_theory.integrations.race_torch import causal, whole
 from socket_theory.integrations.race_torch.buckets import Hash
-from socket_theory.integrations.race_torch.chunks import compute_dtype, grouped
+from socket_theory.integrations.race_torch.chunks import blocks, compute_dtype, grouped
 from socket_theory.integrations.race_torch.gradients import Gradients
 from socket_theory.integrations.race_torch.whole import empty_sums
 
@@ -19,10 +19,15 @@ STEEPEST = {torch.float64: 80.0, torch.float32: 30.0}
 to leave room for the gradients."""
 
 
+def steepest_beta(num_planes: int, dtype: Any) -> float:
+    """Largest beta that is computed with in `dtype`."""
+    return STEEPEST[dtype] / num_planes
+
+
 def require_steepness(beta: float, num_planes: int, dtype: Any) -> float:
     """`beta` again, or ValueError if weights vanish in the dtype that is computed in."""
-    steepest = STEEPEST[dtype] / num_planes
-    if beta > steepest:
+    steepest = steepest_beta(num_planes, dtype)
+    if beta > steepest * (1 + torch.finfo(dtype).eps):  # the bound itself may have been rounded up
         raise ValueError(
             f"beta={beta:g} was given with num_planes={num_planes}, computed with in {dtype}: pass at most "
             f"{steepest:g}, beyond which weights vanish."
@@ -39,7 +44,10 @@ def _attend(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causa
         value = query.new_empty(*query.shape[:-1], values.shape[-1])
         q, k, v, into = (grouped(tensor, keys.shape[-3]) for tensor in (query, keys, values, value))
         mass, weighted = empty_sums(k, v, hashed)
-        (causal if is_causal else whole).attend(q, k, v, into, hashed, mass, weighted)
+        for part, at in blocks(q, hashed.num_features):
+            (causal if is_causal else whole).attend(
+                q[part], k[part], v[part], into[part], hashed, mass[at], weighted[at]
+            )
     return value, mass, weighted
 
 
@@ -60,10 +68,12 @@ def _backward(
         hashed = Hash.of(planes, beta, compute_dtype(query.dtype))
         into = Gradients.like(query, keys, values, hashed, planes_too)
         q, k, v, g = (grouped(tensor, keys.shape[-3]) for tensor in (query, keys, values, above))
-        if is_causal:
-            causal.backward(q, k, v, g, hashed, into)
-        else:
-            whole.backward(q, k, v, g, hashed, mass, weighted, into)
+        for part, at in blocks(q, hashed.num_features):
+            heads = q[part], k[part], v[part], g[part], hashed
+            if is_causal:
+                causal.backward(*heads, into.part(part))
+            else:
+                whole.backward(*heads, mass[at], weighted[at], into.part(part))
         d_planes = torch.zeros_like(planes)
         if into.planes is not None:
             d_planes.copy_(into.planes.unflatten(0, (planes.shape[1], -1)).transpose(0, 1))
@@ -90,11 +100,14 @@ def _like_backward(query: Any, keys: Any, values: Any, planes: Any, beta: Any, *
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     *tensors, ctx.is_causal = inputs
     _, mass, weighted = output
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(mass, weighted)
     ctx.save_for_backward(*tensors, mass, weighted)
 
 
 def _differentiate(ctx: Any, above: Any, *_: Any) -> tuple[Any, ...]:
+    if above is None:  # as zeros, which are not made here, since those of the sums would be as large as the state
+        return (None,) * 6
     *tensors, mass, weighted = ctx.saved_tensors
     planes_too = ctx.needs_input_grad[3]
     found = backward(*tensors, above, mass, weighted, ctx.is_causal, planes_too)
@@ -121,3 +134,10 @@ backward = torch.library.custom_op(
     " Tensor weighted, bool is_causal, bool planes_too) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 backward.register_fake(_like_backward)
+
+
+def _refuse(ctx: Any, *above: Any) -> Any:
+    raise RuntimeError("RACE attention has no second derivative: do not pass create_graph=True.")
+
+
+backward.register_autograd(_refuse)

@@ -20,16 +20,16 @@ def empty_sums(keys: Any, values: Any, hashed: Hash) -> tuple[Any, Any]:
 
 def add_keys(keys: Any, values: Any, hashed: Hash, mass: Any, weighted: Any) -> None:
     """Add sum_j phi(k_j) to `mass` [G, F] and sum_j phi(k_j) v_j to `weighted` [G, F, E]."""
-    for span in spans(keys.shape[-2], chunk_size(keys)):
+    for span in spans(keys.shape[-2], chunk_size(keys, hashed.num_features)):
         held = hashed.features(read(keys, span, mass.dtype))
         mass += held.sum(-1)
-        weighted.baddbmm_(held, read(values, span, mass.dtype))
+        weighted += torch.bmm(held, read(values, span, mass.dtype))
 
 
 def attend(query: Any, keys: Any, values: Any, value: Any, hashed: Hash, mass: Any, weighted: Any) -> None:
     """Write O = sum_r phi_r(q) B_r / sum_r phi_r(q) A_r into `value`, and leave A and B in `mass` and `weighted`."""
     add_keys(keys, values, hashed, mass, weighted)
-    for span in spans(query.shape[-2], chunk_size(query)):
+    for span in spans(query.shape[-2], chunk_size(query, hashed.num_features)):
         asked = hashed.features(read(query, span, mass.dtype))
         asked /= torch.bmm(mass[:, None], asked)
         write(value, span, torch.bmm(asked.mT, weighted))
@@ -40,7 +40,7 @@ def backward(
 ) -> None:
     """For the gradient `above` of the value: of the queries, whose sums dA and dB the keys then read."""
     d_mass, d_weighted = torch.zeros_like(mass), torch.zeros_like(weighted)
-    for span in spans(query.shape[-2], chunk_size(query)):
+    for span in spans(query.shape[-2], chunk_size(query, hashed.num_features)):
         asked, g = hashed.buckets(read(query, span, mass.dtype)), read(above, span, mass.dtype)
         total = torch.bmm(mass[:, None], asked.features).squeeze(1)
         towards = torch.bmm(weighted, g.mT)
@@ -48,7 +48,7 @@ def backward(
         towards.addcmul_(mass[:, :, None], along[:, None], value=-1)
         into.put(into.query, span, asked, towards.mul_(asked.features), 1 / total)
         share = asked.features.div_(total[:, None])
-        d_weighted.baddbmm_(share, g)
+        d_weighted += torch.bmm(share, g)
         d_mass -= torch.bmm(share, along[:, :, None]).squeeze(-1)
     into.put_all_keys(keys, values, hashed, d_mass, d_weighted)
 
