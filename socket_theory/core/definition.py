@@ -137,7 +137,7 @@ def check_index(method: Definition, index: Any, rows: Rows) -> Any:
 
 
 def require_like(method: Definition, added: Index, held: Index, rows: Rows) -> None:
-    """TypeError or ValueError unless the index of new tokens has the arrays of the one held, but for their slots."""
+    """TypeError or ValueError unless the index of new tokens has the arrays of the one held, of any number of slots."""
     name = f"{type(method).__name__}.index"
     if type(added) is not type(held):
         raise TypeError(
@@ -155,7 +155,7 @@ def require_like(method: Definition, added: Index, held: Index, rows: Rows) -> N
         if array.dtype != before.dtype or (own and shapes[0] != shapes[1]):
             raise ValueError(
                 f"{name} returned {array_name} of {array.dtype} {array.shape} for new tokens, and it had "
-                f"{before.dtype} {before.shape} before: return the same but for the slots."
+                f"{before.dtype} {before.shape} before: return the same, with any number of slots."
             )
 
 
