@@ -29,6 +29,13 @@ __device__ __forceinline__ void load_matrices(u32 (&r)[4], const void* row) {
                  : "r"((u32)__cvta_generic_to_shared(row)));
 }
 
+// The same, each with its rows and columns swapped.
+__device__ __forceinline__ void load_swapped_matrices(u32 (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((u32)__cvta_generic_to_shared(row)));
+}
+
 // Sixteen bytes to shared memory, in the group that the next commit closes.
 __device__ __forceinline__ void copy_async(void* to, const void* from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)__cvta_generic_to_shared(to)), "l"(from));

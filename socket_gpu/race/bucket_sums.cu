@@ -1,0 +1,95 @@
+// Sums over the buckets of tiles of tokens: A = sum_j phi(k_j), B = sum_j phi(k_j) v_j, of keys (R7), or of queries (R8),
+// with phi(q_i) / Den_i in the place of phi(k_j), the gradient g_i of their output in that of v_j, and A weighted by
+// -<g_i, O_i>.
+//
+// A block adds up one tile for one group of features; the tokens of a KV head's query heads are added together. `add_tiles`
+// then replaces the tiles' sums by those of all tiles before, or behind, and leaves the sum of all in one more place.
+//
+// Cost: 4 head_dim bytes a token in bfloat16; 2 F head_dim operations of features.
+//
+// Reference: socket_theory/race/sums.py, socket_theory/race/gradient.py
+// Launcher: socket_gpu/race/bucket_sums.py
+// Tests: tests/race/test_gpu_sequences.py
+#include "race/walk.cuh"
+
+struct BucketSumsConfig {
+    int head_dim, planes, tables, free, own, groups, parts;  // of features
+};
+
+template <typename T, BucketSumsConfig C> struct BucketSumsParams {
+    Heads<const T> vectors, values;
+    const float *planes, *beta;
+    const float2* rows;  // of queries [heads, tokens]: 1 / Den and -<g, O>; null for keys
+    Sums sums;           // [KV heads, tiles + 1, groups]
+    int tokens, tile, tiles, num_kv_heads, heads_each;
+};
+
+template <typename T, BucketSumsConfig C>
+__global__ void __launch_bounds__(THREADS, 3) bucket_sums(const __grid_constant__ BucketSumsParams<T, C> p) {
+    typedef Buckets<C> B;
+    constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim;
+    extern __shared__ __align__(16) char memory[];
+    Arena arena{memory};
+    typename B::Weights weights[2];
+    Matrix<B::template PITCH<C.parts>, CHUNK> vectors[PARTS];
+    Matrix<DIM, CHUNK> values[PARTS];
+    arena.take(weights), arena.take(vectors), arena.take(values);
+    float* sizes = arena.floats(CHUNK);
+    const int tile = blockIdx.x / C.groups, group = blockIdx.x % C.groups, pair = blockIdx.y;
+    const int end = min(p.tokens, (tile + 1) * p.tile), own = threadIdx.x / 32 * 16, row = own + threadIdx.x % 32 / 4;
+    const float beta = *p.beta;
+    B::load_weights(weights, p.planes);
+    GroupSums<C> sums;
+    sums.clear();
+#pragma unroll 1
+    for (int number = pair * p.heads_each; number < (pair + 1) * p.heads_each; ++number) {
+        const int num_heads = p.num_kv_heads * p.heads_each;
+        const T *x = p.vectors.of(number, num_heads), *y = p.values.of(number, num_heads);
+#pragma unroll 1
+        for (int first = tile * p.tile; first < end; first += CHUNK) {
+            __syncthreads();
+            load_chunk<DIM>(vectors, x, p.vectors.token, first, end);
+            load_chunk<DIM>(values, y, p.values.token, first, end);
+            commit_copies();
+            float size[2];
+            for (int i = 0; i < 2; ++i) {
+                const int at = first + row + 8 * i;
+                const float2 of_row = p.rows && at < end ? p.rows[(i64)number * p.tokens + at] : make_float2(1, 1);
+                size[i] = at < end ? of_row.x : 0;
+                if (threadIdx.x % 4 == 0) sizes[row + 8 * i] = of_row.y;
+            }
+            wait_for_copies<0>();
+            __syncthreads();
+            B buckets;
+            float f[2][B::LIST];
+            buckets.project(vectors, own, weights, group);
+            buckets.features(f, group, beta, size);
+            __syncwarp();
+            B::template store<C.parts>(vectors[0], own, f);
+            __syncthreads();
+            sums.template add<C.parts>(vectors[0], values, sizes);
+        }
+    }
+    sums.write(p.sums, ((i64)pair * (p.tiles + 1) + tile) * C.groups + group);
+}
+
+struct AddTilesParams {
+    float* sums;  // [heads, tiles + 1, elements]
+    int tiles, elements;
+    bool behind;
+};
+
+__global__ void add_tiles(const __grid_constant__ AddTilesParams p) {
+    const int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= p.elements) return;
+    float* column = p.sums + (i64)blockIdx.y * (p.tiles + 1) * p.elements + at;
+    double sum = 0;
+#pragma unroll 8
+    for (int i = 0; i < p.tiles; ++i) {
+        float& place = column[(i64)(p.behind ? p.tiles - 1 - i : i) * p.elements];
+        const float own = place;
+        place = (float)sum;
+        sum += own;
+    }
+    column[(i64)p.tiles * p.elements] = (float)sum;
+}
