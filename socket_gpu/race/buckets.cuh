@@ -75,18 +75,19 @@ template <auto C> struct Buckets {
 #pragma unroll
             for (int own = 0; own < C.own; ++own) {
                 const int number = piece(group, own, part);
-                float* at = f[row] + own * PIECE;
-                at[0] = number < PIECES ? size[row] : 0;
+                const int at = own * PIECE;
+                f[row][at] = number < PIECES ? size[row] : 0;
 #pragma unroll
                 for (int p = C.free; p < C.planes; ++p) {
                     const Bit bit = soft_bit(z[row][own * C.planes + p], beta);
-                    at[0] *= number >> (p - C.free) & 1 ? bit.up : bit.down;
+                    f[row][at] *= number >> (p - C.free) & 1 ? bit.up : bit.down;
                 }
 #pragma unroll
                 for (int p = 0; p < C.free; ++p) {
                     const Bit bit = soft_bit(z[row][own * C.planes + p], beta);
 #pragma unroll
-                    for (int r = 0; r < 1 << p; ++r) at[r + (1 << p)] = at[r] * bit.up, at[r] *= bit.down;
+                    for (int r = 0; r < PIECE / 2; ++r)
+                        if (r < 1 << p) f[row][at + r + (1 << p)] = f[row][at + r] * bit.up, f[row][at + r] *= bit.down;
                 }
             }
     }
@@ -98,7 +99,7 @@ template <auto C> struct Buckets {
         for (int row = 0; row < 2; ++row) {
 #pragma unroll
             for (int own = 0; own < C.own; ++own) {
-                float* at = weighted[row] + own * PIECE;
+                const int at = own * PIECE;
                 auto put = [&](int p, float above, float below) {
                     float& place = z[row][own * C.planes + p];
                     const Bit bit = soft_bit(place, beta);
@@ -110,17 +111,18 @@ template <auto C> struct Buckets {
                 for (int p = C.free - 1; p >= 0; --p) {
                     float above = 0, below = 0;
 #pragma unroll
-                    for (int r = 0; r < 1 << p; ++r) {
-                        above += at[r + (1 << p)], below += at[r];
-                        at[r] += at[r + (1 << p)];
-                    }
+                    for (int r = 0; r < PIECE / 2; ++r)
+                        if (r < 1 << p) {
+                            above += weighted[row][at + r + (1 << p)], below += weighted[row][at + r];
+                            weighted[row][at + r] += weighted[row][at + r + (1 << p)];
+                        }
                     put(p, above, below);
                 }
                 const int number = piece(group, own, part);
 #pragma unroll
                 for (int p = C.free; p < C.planes; ++p) {
                     const bool high = number >> (p - C.free) & 1;
-                    put(p, high ? at[0] : 0, high ? 0 : at[0]);
+                    put(p, high ? weighted[row][at] : 0, high ? 0 : weighted[row][at]);
                 }
             }
 #pragma unroll
