@@ -9,6 +9,7 @@ from typing import Any
 MOST_PLANES, MOST_FEATURES = 32, 256
 HEAD_DIMS = (64, 128)
 CHUNK, THREADS = 64, 128
+_WARPS = THREADS // 32
 _LIST = 16
 _LONGEST_TILE, _TILES = 4096, 2048
 
@@ -30,7 +31,7 @@ class BucketLayout:
     @property
     def width(self) -> int:
         """Features of a group."""
-        return 4 * self.own * 2**self.free
+        return 4 * self.own << self.free
 
     @property
     def features(self) -> int:
@@ -102,12 +103,20 @@ class SharedMemory:
     def weights(self) -> int:
         return 2 * self.layout.groups * self.layout.columns * self.head_dim * 2
 
-    def sums(self) -> int:
-        """For `bucket_sums`."""
+    def bucket_sums(self) -> int:
         return self.weights + self.input_parts * self.featured + self.rows + CHUNK * 4
 
-    def walk(self, causal: bool, rows: int, floats: int) -> int:
-        """For a walk that holds the vectors of 64 tokens `rows` times, besides those that turn into features."""
+    def read(self, causal: bool) -> int:
+        return self._walk(causal) + (2 if causal else 1) * self.rows
+
+    def query_gradient(self, causal: bool) -> int:
+        return self._walk(causal) + (3 if causal else 2) * self.rows + _WARPS * 4
+
+    def key_gradient(self, causal: bool) -> int:
+        return self._walk(causal) + (3 if causal else 2) * self.rows + (CHUNK + _WARPS) * 4
+
+    def _walk(self, causal: bool) -> int:
+        """Of planes, sums as an operand, and the vectors that turn into features."""
         operand = self.feature_parts * self.layout.width * self.head_dim * 2
         added = (self.input_parts + (self.layout.groups > 1)) * self.featured if causal else 0
-        return self.weights + operand + (self.layout.width + CHUNK + floats) * 4 + added + rows * self.rows
+        return self.weights + operand + (self.layout.width + CHUNK) * 4 + added
