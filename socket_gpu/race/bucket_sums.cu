@@ -60,6 +60,8 @@ __global__ void __launch_bounds__(THREADS, 3) bucket_sums(const __grid_constant_
             }
             wait_for_copies<0>();
             __syncthreads();
+            prefetch_chunk<DIM>(x, p.vectors.token, first + CHUNK, end);
+            prefetch_chunk<DIM>(y, p.values.token, first + CHUNK, end);
             B buckets;
             float f[2][B::LIST];
             buckets.project(vectors, own, weights, group);
@@ -84,12 +86,19 @@ __global__ void add_tiles(const __grid_constant__ AddTilesParams p) {
     if (at >= p.elements) return;
     float* column = p.sums + (i64)blockIdx.y * (p.tiles + 1) * p.elements + at;
     double sum = 0;
-#pragma unroll 8
-    for (int i = 0; i < p.tiles; ++i) {
-        float& place = column[(i64)(p.behind ? p.tiles - 1 - i : i) * p.elements];
-        const float own = place;
-        place = (float)sum;
-        sum += own;
+    // Read some before any is written: else each read would wait for the write before it.
+    constexpr int AT_ONCE = 16;
+    for (int first = 0; first < p.tiles; first += AT_ONCE) {
+        float own[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i)
+            if (first + i < p.tiles) own[i] = column[(i64)(p.behind ? p.tiles - 1 - first - i : first + i) * p.elements];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i)
+            if (first + i < p.tiles) {
+                column[(i64)(p.behind ? p.tiles - 1 - first - i : first + i) * p.elements] = (float)sum;
+                sum += own[i];
+            }
     }
     column[(i64)p.tiles * p.elements] = (float)sum;
 }

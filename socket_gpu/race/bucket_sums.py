@@ -28,7 +28,7 @@ def bucket_sums_into(sums: TileSums, of: Attention, vectors: Any, values: Any, r
         kernel,
         (sums.tiles * layout.groups, of.num_pairs),
         THREADS,
-        shared.sums(),
+        shared.bucket_sums(),
         vectors=heads(vectors),
         values=heads(values),
         planes=of.planes,

@@ -9,6 +9,7 @@ from typing import Any
 MOST_PLANES, MOST_FEATURES = 32, 256
 HEAD_DIMS = (64, 128)
 CHUNK, THREADS = 64, 128
+_WARPS = THREADS // 32
 _LIST = 16
 _LONGEST_TILE, _TILES = 4096, 2048
 
@@ -102,12 +103,26 @@ class SharedMemory:
     def weights(self) -> int:
         return 2 * self.layout.groups * self.layout.columns * self.head_dim * 2
 
-    def sums(self) -> int:
-        """For `bucket_sums`."""
+    def bucket_sums(self) -> int:
         return self.weights + self.input_parts * self.featured + self.rows + CHUNK * 4
 
-    def walk(self, causal: bool, rows: int, floats: int) -> int:
-        """For a walk that holds the vectors of 64 tokens `rows` times, besides those that turn into features."""
+    def read(self, causal: bool) -> int:
+        return self._walk(causal) + (2 if causal else 1) * self.rows
+
+    def query_gradient(self, causal: bool) -> int:
+        return self._walk(causal) + (3 if causal else 2) * self.rows + _WARPS * 4
+
+    def key_gradient(self, causal: bool) -> int:
+        keys = self.input_parts * self.featured + self._separate_features
+        return self._walk(causal) + keys + (2 if causal else 1) * self.rows + (CHUNK + _WARPS) * 4
+
+    def _walk(self, causal: bool) -> int:
+        """Of planes, sums as an operand, and the vectors that turn into features."""
         operand = self.feature_parts * self.layout.width * self.head_dim * 2
-        added = (self.input_parts + (self.layout.groups > 1)) * self.featured if causal else 0
-        return self.weights + operand + (self.layout.width + CHUNK + floats) * 4 + added + rows * self.rows
+        added = self.input_parts * self.featured + self._separate_features if causal else 0
+        return self.weights + operand + (self.layout.width + CHUNK) * 4 + added
+
+    @property
+    def _separate_features(self) -> int:
+        """Of features where each group needs the vectors again."""
+        return self.featured if self.layout.groups > 1 else 0

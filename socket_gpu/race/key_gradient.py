@@ -29,7 +29,7 @@ def key_gradient_into(
         kernel,
         (int(of_beta.shape[1]), int(of_beta.shape[0])),
         THREADS,
-        SharedMemory(layout, of.head_dim, parts_of(of.keys.dtype), PARTS).walk(causal, 3 if causal else 2, 64 + 4),
+        SharedMemory(layout, of.head_dim, parts_of(of.keys.dtype), PARTS).key_gradient(causal),
         query=heads(of.query),
         keys=heads(of.keys),
         values=heads(of.values),

@@ -67,3 +67,8 @@ template <int PARTS> __device__ __forceinline__ void as_left(u32 (&a)[PARTS][4],
         for (int p = 0; p < PARTS; ++p) a[p][i] = parts[p];
     }
 }
+
+template <int N> __device__ __forceinline__ void clear(float (&c)[N][4]) {
+#pragma unroll
+    for (int i = 0; i < 4 * N; ++i) c[i / 4][i % 4] = 0;
+}

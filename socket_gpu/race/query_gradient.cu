@@ -32,7 +32,7 @@ template <typename T, QueryGradientConfig C> struct QueryGradientParams {
 };
 
 template <typename T, QueryGradientConfig C>
-__global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_constant__ QueryGradientParams<T, C> p) {
+__global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) query_gradient(const __grid_constant__ QueryGradientParams<T, C> p) {
     typedef Buckets<C> B;
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
@@ -64,6 +64,12 @@ __global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_consta
         commit_copies();
         wait_for_copies<0>();
         __syncthreads();
+        prefetch_chunk<DIM>(q, p.query.token, first + CHUNK, end);
+        prefetch_chunk<DIM>(g, p.above.token, first + CHUNK, end);
+        if constexpr (C.causal) {
+            prefetch_chunk<DIM>(p.keys.of(pair, num_kv_heads), p.keys.token, first + CHUNK, end);
+            prefetch_chunk<DIM>(p.values.of(pair, num_kv_heads), p.values.token, first + CHUNK, end);
+        }
         const int own = walk.own_rows(first), sixteen = own / 16, row = first + own + lane / 4;
         const float there[2] = {row < end ? 1.0f : 0.0f, row + 8 < end ? 1.0f : 0.0f};
 
@@ -130,7 +136,7 @@ __global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_consta
         auto listed = [](const float(&c)[2 * B::STEPS][4], int vector, int m) { return c[m / 2][2 * vector + m % 2]; };
 
         float total[2] = {}, along[2] = {};
-#pragma unroll 1
+#pragma unroll(C.groups == 1 ? 2 : 1)
         for (int group = 0; group < C.groups; ++group) {
             measure(group);
 #pragma unroll
@@ -146,8 +152,8 @@ __global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_consta
             along[i] = sum_of_quad(along[i]) * inverse[i];
             if (lane % 4 == 0 && row + 8 * i < end) p.rows[(i64)head * p.tokens + row + 8 * i] = make_float2(inverse[i], -along[i]);
         }
-        float gradient[DIM / 8][4] = {};
-#pragma unroll 1
+        float gradient[DIM / 8][4];
+#pragma unroll(C.groups == 1 ? 2 : 1)
         for (int group = 0; group < C.groups; ++group) {
             if constexpr (C.groups > 1) measure(group);
 #pragma unroll
@@ -155,6 +161,7 @@ __global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_consta
 #pragma unroll
                 for (int m = 0; m < B::LIST; ++m) f[i][m] *= (listed(towards, i, m) - along[i] * listed(masses, i, m)) * inverse[i];
             buckets.through(f, group, beta, of_beta);
+            if (group == 0) clear(gradient);
 #pragma unroll
             for (int n = 0; n < DIM / 16; ++n) buckets.to_vectors(gradient[2 * n], gradient[2 * n + 1], walk.weights, group, n);
         }

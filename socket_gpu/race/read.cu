@@ -27,7 +27,7 @@ template <typename T, ReadConfig C> struct ReadParams {
 };
 
 template <typename T, ReadConfig C>
-__global__ void __launch_bounds__(THREADS, 2) read(const __grid_constant__ ReadParams<T, C> p) {
+__global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) read(const __grid_constant__ ReadParams<T, C> p) {
     typedef Buckets<C> B;
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
@@ -56,10 +56,15 @@ __global__ void __launch_bounds__(THREADS, 2) read(const __grid_constant__ ReadP
         commit_copies();
         wait_for_copies<0>();
         __syncthreads();
+        prefetch_chunk<DIM>(q, p.query.token, first + CHUNK, end);
+        if constexpr (C.causal) {
+            prefetch_chunk<DIM>(p.keys.of(pair, num_kv_heads), p.keys.token, first + CHUNK, end);
+            prefetch_chunk<DIM>(p.values.of(pair, num_kv_heads), p.values.token, first + CHUNK, end);
+        }
         const int own = walk.own_rows(first), sixteen = own / 16, row = first + own + lane / 4;
         const float there[2] = {row < end ? 1.0f : 0.0f, row + 8 < end ? 1.0f : 0.0f};
         float total[2] = {}, value[DIM / 8][4] = {}, among[SIXTEENS][2][4] = {};
-#pragma unroll 1
+#pragma unroll(C.groups == 1 ? 2 : 1)
         for (int group = 0; group < C.groups; ++group) {
             if constexpr (C.groups > 1) {
                 sums.read(p.sums, state + group);

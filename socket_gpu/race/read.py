@@ -20,7 +20,7 @@ def read_into(value: Any, of: Attention, sums: TileSums, causal: bool) -> None:
         kernel,
         (-(-of.query.shape[2] // sums.tile), int(of.query.shape[0] * of.query.shape[1])),
         THREADS,
-        SharedMemory(layout, of.head_dim, parts, parts).walk(causal, 2 if causal else 1, 0),
+        SharedMemory(layout, of.head_dim, parts, parts).read(causal),
         query=heads(of.query),
         keys=heads(of.keys),
         values=heads(of.values),
