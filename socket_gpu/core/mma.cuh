@@ -45,5 +45,3 @@ __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_
 template <int OPEN> __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(OPEN)); }
 // A number that the compiler knows nothing of, so that what was made of it before is made again and not kept.
 __device__ __forceinline__ void forget(float& x) { asm volatile("" : "+f"(x)); }
-// The 128 bytes around an address into the L2 cache.
-__device__ __forceinline__ void prefetch_line(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }

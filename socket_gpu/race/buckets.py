@@ -104,7 +104,7 @@ class SharedMemory:
         return 2 * self.layout.groups * self.layout.columns * self.head_dim * 2
 
     def bucket_sums(self) -> int:
-        return self.weights + self.input_parts * self.featured + self.rows + CHUNK * 4
+        return self.weights + 2 * (self.input_parts * self.featured + self.rows) + CHUNK * 4
 
     def read(self, causal: bool) -> int:
         return self._walk(causal) + (2 if causal else 1) * self.rows

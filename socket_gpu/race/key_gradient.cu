@@ -32,7 +32,7 @@ template <typename T, KeyGradientConfig C> struct KeyGradientParams {
 };
 
 template <typename T, KeyGradientConfig C>
-__global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const __grid_constant__ KeyGradientParams<T, C> p) {
+__global__ void __launch_bounds__(THREADS, 2) key_gradient(const __grid_constant__ KeyGradientParams<T, C> p) {
     typedef Buckets<C> B;
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
@@ -64,8 +64,12 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const 
         load_chunk<DIM>(keys, k, p.keys.token, first, end);
         load_chunk<DIM>(values, v, p.values.token, first, end);
         commit_copies();
-        prefetch_chunk<DIM>(k, p.keys.token, first - CHUNK, end);
-        prefetch_chunk<DIM>(v, p.values.token, first - CHUNK, end);
+        auto load_queries = [&](int number) {
+            load_chunk<DIM>(walk.vectors, p.query.of(number, num_heads), p.query.token, first, end);
+            load_chunk<DIM>(above, p.above.of(number, num_heads), p.above.token, first, end);
+        };
+        if constexpr (C.causal) load_queries(pair * p.heads_each);
+        commit_copies();
         const int own = walk.own_rows(first), sixteen = own / 16, row = first + own + lane / 4;
         const float there[2] = {row < end ? 1.0f : 0.0f, row + 8 < end ? 1.0f : 0.0f};
         float of_keys[DIM / 8][4], of_values[DIM / 8][4];
@@ -76,7 +80,7 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const 
                 sums.read(p.sums, state + group);
             }
             if constexpr (C.causal || C.groups > 1) sums.put(walk.operand, walk.masses);
-            wait_for_copies<0>();
+            wait_for_copies<1>();
             __syncthreads();
             B buckets;
             float f[2][B::LIST], towards[2 * B::STEPS][4];  // of the products' columns, the lane's list
@@ -122,10 +126,11 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const 
             if constexpr (C.causal) {
 #pragma unroll 1
                 for (int number = pair * p.heads_each; number < (pair + 1) * p.heads_each; ++number) {
-                    if (number > pair * p.heads_each) __syncthreads();
-                    load_chunk<DIM>(walk.vectors, p.query.of(number, num_heads), p.query.token, first, end);
-                    load_chunk<DIM>(above, p.above.of(number, num_heads), p.above.token, first, end);
-                    commit_copies();
+                    if (number > pair * p.heads_each || group > 0) {
+                        __syncthreads();
+                        load_queries(number);
+                        commit_copies();
+                    }
                     float size[2];
                     for (int i = 0; i < 2; ++i) {
                         const float2 of_row = row + 8 * i < end ? p.rows[(i64)number * p.tokens + row + 8 * i] : make_float2(0, 0);
@@ -134,8 +139,6 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const 
                     }
                     wait_for_copies<0>();
                     __syncthreads();
-                    prefetch_chunk<DIM>(p.query.of(number, num_heads), p.query.token, first - CHUNK, end);
-                    prefetch_chunk<DIM>(p.above.of(number, num_heads), p.above.token, first - CHUNK, end);
                     {
                         B asked;
                         float share[2][B::LIST];

@@ -72,3 +72,11 @@ template <int N> __device__ __forceinline__ void clear(float (&c)[N][4]) {
 #pragma unroll
     for (int i = 0; i < 4 * N; ++i) c[i / 4][i % 4] = 0;
 }
+
+template <class M, int PARTS> __device__ __forceinline__ void exchange(M (&x)[PARTS], M (&y)[PARTS]) {
+#pragma unroll
+    for (int p = 0; p < PARTS; ++p) {
+        const M held = x[p];
+        x[p] = y[p], y[p] = held;
+    }
+}

@@ -46,21 +46,15 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) read(const __grid_c
         sums.read(p.sums, state);
         sums.put(walk.operand, walk.masses);
     }
+    load_chunk<DIM>(query, q, p.query.token, begin, end);
 #pragma unroll 1
     for (int first = begin; first < end; first += CHUNK) {
-        load_chunk<DIM>(query, q, p.query.token, first, end);
-        if constexpr (C.causal) {
-            load_chunk<DIM>(walk.vectors, p.keys.of(pair, num_kv_heads), p.keys.token, first, end);
-            load_chunk<DIM>(values, p.values.of(pair, num_kv_heads), p.values.token, first, end);
-        }
+        if constexpr (C.causal) load_chunk<DIM>(walk.vectors, p.keys.of(pair, num_kv_heads), p.keys.token, first, end);
         commit_copies();
-        wait_for_copies<0>();
+        if constexpr (C.causal) load_chunk<DIM>(values, p.values.of(pair, num_kv_heads), p.values.token, first, end);
+        commit_copies();
+        wait_for_copies<1>();
         __syncthreads();
-        prefetch_chunk<DIM>(q, p.query.token, first + CHUNK, end);
-        if constexpr (C.causal) {
-            prefetch_chunk<DIM>(p.keys.of(pair, num_kv_heads), p.keys.token, first + CHUNK, end);
-            prefetch_chunk<DIM>(p.values.of(pair, num_kv_heads), p.values.token, first + CHUNK, end);
-        }
         const int own = walk.own_rows(first), sixteen = own / 16, row = first + own + lane / 4;
         const float there[2] = {row < end ? 1.0f : 0.0f, row + 8 < end ? 1.0f : 0.0f};
         float total[2] = {}, value[DIM / 8][4] = {}, among[SIXTEENS][2][4] = {};
@@ -75,7 +69,9 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) read(const __grid_c
             if constexpr (C.causal) walk.store_features(buckets, f, own, group, beta, there);
             buckets.project(query, own, walk.weights, group);
             buckets.features(f, group, beta, there);
+            wait_for_copies<0>();
             __syncthreads();
+            if (group == C.groups - 1 && first + CHUNK < end) load_chunk<DIM>(query, q, p.query.token, first + CHUNK, end);
             u32 asked[B::STEPS][C.parts][4];
 #pragma unroll
             for (int s = 0; s < B::STEPS; ++s) {

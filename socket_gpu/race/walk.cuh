@@ -48,13 +48,6 @@ __device__ __forceinline__ void load_chunk(const M (&to)[PARTS], const T* head, 
     }
 }
 
-// Rows `first` to first + 63 of a head, before `end`, into the L2 cache, from where the next chunk is loaded sooner.
-template <int DIM, typename T> __device__ __forceinline__ void prefetch_chunk(const T* head, i64 stride, int first, int end) {
-    constexpr int LINES = DIM * sizeof(T) / 128;
-    for (int i = threadIdx.x; i < CHUNK * LINES; i += THREADS)
-        if (first + i / LINES < end && first >= 0) prefetch_line(head + (i64)(first + i / LINES) * stride + i % LINES * (128 / sizeof(T)));
-}
-
 // Shared memory, given out piece by piece.
 struct Arena {
     char* at;
