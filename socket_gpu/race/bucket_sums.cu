@@ -25,7 +25,7 @@ template <typename T, BucketSumsConfig C> struct BucketSumsParams {
 };
 
 template <typename T, BucketSumsConfig C>
-__global__ void __launch_bounds__(THREADS, 3) bucket_sums(const __grid_constant__ BucketSumsParams<T, C> p) {
+__global__ void __launch_bounds__(THREADS, 4) bucket_sums(const __grid_constant__ BucketSumsParams<T, C> p) {
     typedef Buckets<C> B;
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim;
     extern __shared__ __align__(16) char memory[];

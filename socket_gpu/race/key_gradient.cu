@@ -32,7 +32,7 @@ template <typename T, KeyGradientConfig C> struct KeyGradientParams {
 };
 
 template <typename T, KeyGradientConfig C>
-__global__ void __launch_bounds__(THREADS, 2) key_gradient(const __grid_constant__ KeyGradientParams<T, C> p) {
+__global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const __grid_constant__ KeyGradientParams<T, C> p) {
     typedef Buckets<C> B;
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
