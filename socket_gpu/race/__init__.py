@@ -1,0 +1,1 @@
+"""RACE on a GPU: its kernels, their launchers, its plan and its benchmark."""
