@@ -1,4 +1,4 @@
-"""A RACE step planned once and run many times: as long with a million tokens as with one, safe to capture in a graph."""
+"""A RACE step planned once and run many times, whose time no token changes, safe to capture in a graph."""
 
 from __future__ import annotations
 

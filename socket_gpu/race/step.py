@@ -71,10 +71,8 @@ def read_sums_into(value: Any, lse: Any, query: Any, hashed: Hash, mass: Any, we
     )
 
 
-def add_tokens_into(
-    mass: Any, weighted: Any, keys: Any, values: Any, hashed: Hash, spans: Any, num_slots: int
-) -> None:
-    """Add tokens keys [B, Hkv, T, D], values [B, Hkv, T, E] to the sums of sequences with as many of `num_slots` left."""
+def add_tokens_into(mass: Any, weighted: Any, keys: Any, values: Any, hashed: Hash, spans: Any, num_slots: int) -> None:
+    """Add keys [B, Hkv, T, D], values [B, Hkv, T, E] to the sums of sequences with T of `num_slots` left."""
     batch, heads, tokens, length = values.shape
     tile = min(tokens, _LARGEST_TILE, _MOST_FEATURES // hashed.buckets)
     launch(

@@ -43,7 +43,9 @@ def assert_rounded(actual: Any, expected: Any, largest: float = 1.1, rms: float 
         ("RMS", np.sqrt(np.mean(error**2)), rms * np.sqrt(np.mean(floor**2))),
     ):
         if not found <= allowed:
-            raise AssertionError(f"the {name} error is {found:.3g}, allowed for rounded {actual.dtype} is {allowed:.3g}.")
+            raise AssertionError(
+                f"the {name} error is {found:.3g}, allowed for rounded {actual.dtype} is {allowed:.3g}."
+            )
 
 
 def rounding_margin(keys: Array, planes: Planes, center: Array | float = 0.0) -> Array:
