@@ -35,7 +35,11 @@ def device_to_train_on() -> Any:
 
 def device_name(device: Any) -> str:
     """Whose name a result bears."""
-    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} cores"
+    return (
+        str(torch.cuda.get_device_name(device))
+        if device.type == "cuda"
+        else f"CPU (threads: {torch.get_num_threads()})"
+    )
 
 
 def trained(

@@ -90,7 +90,7 @@ class Windows:
 
     def cut(self, text: Any, starts: Any) -> tuple[Any, Any]:
         """Characters [B, context] from `starts`, and those that follow each of them."""
-        found = text[starts.to(text.device)[:, None] + self._reach].long()
+        found = text[starts[:, None] + self._reach].long()
         return found[:, :-1], found[:, 1:]
 
 
@@ -118,7 +118,7 @@ def train(
     ).to(device)
     optimiser = torch.optim.AdamW(_groups(model), lr=plan.learning_rate, betas=MOMENTS)
     draw = torch.Generator().manual_seed(seed)
-    starts = torch.randint(len(windows.training) - windows.context, (plan.steps, plan.batch), generator=draw)
+    starts = torch.randint(len(windows.training) - windows.context, (plan.steps, plan.batch), generator=draw).to(device)
     run = Run(kind.name, asdict(kind), seed, sum(weights.numel() for weights in model.parameters()))
     seconds = []
     for first, stop in _parts(plan):
@@ -172,6 +172,6 @@ def _measured(model: Any, windows: Windows, text: Any, plan: Plan) -> float:
     """The mean loss over windows that are spread evenly over a text."""
     last = len(text) - windows.context - 1
     count = min(MEASURED * plan.batch, max(1, (len(text) - 1) // windows.context))
-    starts = torch.from_numpy(np.linspace(0, last, count).astype(np.int64))
+    starts = torch.from_numpy(np.linspace(0, last, count).astype(np.int64)).to(text.device)
     total = sum(float(_loss(model, *windows.cut(text, part))) * len(part) for part in starts.split(plan.batch))
     return total / count
