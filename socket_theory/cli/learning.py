@@ -44,7 +44,7 @@ _COLUMNS = (
     "--planes", default=4, show_default=True, help="RACE's planes a table, the exponent of angular attention."
 )
 @click.option("--tables", default="4,8", show_default=True, callback=integers, help="RACE's tables, to compare.")
-@click.option("--beta", default=2.0, show_default=True, help="Where RACE's beta starts.")
+@click.option("--beta", default=1.0, show_default=True, help="Where RACE's beta starts.")
 @click.option("--learning-rate", default=2e-3, show_default=True, help="The largest one of the schedule.")
 @json_option
 @click.option("--figure", type=OutputFile(), metavar="FILE", help="Also draw the losses, as an SVG file.")

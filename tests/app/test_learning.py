@@ -14,6 +14,7 @@ import torch
 
 from socket_theory.core.rng import Key
 from socket_theory.evaluate.learning import angular, gate
+from socket_theory.evaluate.learning import train as train_module
 from socket_theory.evaluate.learning.angular import angular_attention
 from socket_theory.evaluate.learning.experiment import kinds_of, record, trained
 from socket_theory.evaluate.learning.gate import require_right
@@ -120,8 +121,8 @@ def test_every_kind_learns(runs: dict[str, Run]) -> None:
 
 def test_beta_is_learned_and_kinds_part(runs: dict[str, Run]) -> None:
     betas = runs["race"].betas
-    assert betas[0] == pytest.approx([2.0] * SIZE.num_layers)
-    assert all(beta != pytest.approx(2.0, rel=1e-4) for beta in betas[-1])
+    assert betas[0] == pytest.approx([1.0] * SIZE.num_layers)
+    assert all(beta != pytest.approx(1.0, rel=1e-4) for beta in betas[-1])
     assert runs["softmax"].betas == [[]] * 4
     assert len({run.validation[-1] for run in runs.values()}) == len(KINDS)
 
@@ -131,6 +132,37 @@ def test_the_same_seed_gives_the_same_curve(kind: Kind, runs: dict[str, Run]) ->
     again, other = (train(kind, seed, SIZE, PLAN, WINDOWS) for seed in (1, 2))
     assert replace(again, seconds_per_step=0.0) == replace(runs[kind.name], seconds_per_step=0.0)
     assert other.validation != again.validation
+
+
+def windows_seen(seed: int, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Where the windows of every batch that is learned from begin."""
+    seen: list[list[int]] = []
+    cut = Windows.cut
+
+    def watched(self: Windows, text: Any, starts: Any) -> Any:
+        if text is self.training and torch.is_grad_enabled():
+            seen.append(starts.tolist())
+        return cut(self, text, starts)
+
+    monkeypatch.setattr(Windows, "cut", watched)
+    train(Softmax(), seed, SIZE, plan, WINDOWS)
+    monkeypatch.undo()
+    return seen
+
+
+def test_the_seed_alone_draws_the_batches_and_no_two_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(PLAN, steps=5, evaluations=1)
+    first, again, other = (windows_seen(seed, plan, monkeypatch) for seed in (1, 1, 2))
+    assert first == again != other
+    assert len({tuple(starts) for starts in first}) == 5
+    assert all(len(starts) == PLAN.batch for starts in first)
+
+
+def test_the_validation_loss_is_that_of_the_text_held_out(runs: dict[str, Run]) -> None:
+    other = Windows(replace(CORPUS, validation=CORPUS.validation[::-1]), PLAN.context, CPU)
+    backwards = train(Softmax(), 1, SIZE, PLAN, other)
+    assert backwards.training == runs["softmax"].training
+    assert backwards.validation[-1] > runs["softmax"].validation[-1]
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -166,7 +198,7 @@ def test_the_gate_stops_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gate.ALLOWED[torch.bfloat16] <= 1e-2
 
 
-def test_wrong_settings_are_sentences() -> None:
+def test_wrong_settings_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"steps=0 was given: pass an integer of at least 1"):
         Plan(steps=0)
     with pytest.raises(ValueError, match=r"learning_rate=0"):
@@ -175,8 +207,9 @@ def test_wrong_settings_are_sentences() -> None:
         ModelSize(head_dim=15)
     with pytest.raises(ValueError, match=r"context=100000 was given for a text of"):
         Windows(CORPUS, 100_000, CPU)
+    monkeypatch.setattr(train_module, "cross_entropy", lambda logits, _: logits.sum() * float("nan"))
     with pytest.raises(ValueError, match=r"the loss of Softmax\(\) with seed 0 is nan at step"):
-        train(Softmax(), 0, SIZE, replace(PLAN, learning_rate=1e30), WINDOWS)
+        train(Softmax(), 0, SIZE, PLAN, WINDOWS)
 
 
 def test_a_summary_compares_seed_with_seed() -> None:

@@ -19,7 +19,7 @@ class Race:
 
     num_planes: int = 4
     num_tables: int = 4
-    beta: float = 2.0
+    beta: float = 1.0
     name: ClassVar[str] = "race"
 
     def attention(self, head_dim: int, key: Key) -> Any:

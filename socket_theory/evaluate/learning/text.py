@@ -75,7 +75,7 @@ def encode(text: str) -> NDArray[np.uint8]:
     """The place of every character in ALPHABET, and behind its last one for all others."""
     codes = np.full(0x110000, len(ALPHABET), dtype=np.uint8)
     codes[[ord(character) for character in ALPHABET]] = np.arange(len(ALPHABET))
-    return codes[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
+    return np.asarray(codes[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")])
 
 
 def _documents() -> Iterator[tuple[str, str]]:
