@@ -108,6 +108,18 @@ def test_positions_turn_vectors_so_that_products_depend_on_distances() -> None:
     assert torch.equal(asked[0], query)
 
 
+def test_a_block_turns_queries_and_keys_and_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(SoftmaxAttention, "forward", lambda _, *given: seen.append(given) or given[2])
+    model_of(Softmax())(torch.full((1, 20), 7))
+    query, keys, values = (given[0, 0].detach() for given in seen[0])
+    products = query @ keys.T
+    scale = products.abs().max()
+    assert (products[3:, 3:] - products[:-3, :-3]).abs().max() < 1e-4 * scale
+    assert (products[0] - products[0, 0]).abs().max() > 1e-2 * scale
+    assert torch.allclose(values, values[:1].expand(20, -1), atol=1e-5)
+
+
 def test_every_kind_learns(runs: dict[str, Run]) -> None:
     for run in runs.values():
         assert run.steps == [0, 8, 16, 24]
