@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from page_parts import Row, inline_svg, table
+from scipy.stats import t as student
 
 from socket_theory.evaluate.learning.figure import draw_betas, draw_losses
 from socket_theory.evaluate.learning.summary import Summary, deviation, summaries
@@ -59,11 +60,14 @@ def order(run: Row) -> str:
 
 
 def _apart(one: Summary, other: Summary) -> bool:
-    """Whether the differences between the runs of a seed are, in the mean, beyond twice their standard error."""
+    """Whether the mean of the differences between runs of a seed is not 0, by Student's t at the level of 5 %."""
     losses = {run["seed"]: run["validation"][-1] for run in one.runs}
     pairs = [run["validation"][-1] - losses[run["seed"]] for run in other.runs if run["seed"] in losses]
     spread = deviation(tuple(pairs))
-    return spread is not None and abs(sum(pairs) / len(pairs)) > 2 * spread / math.sqrt(len(pairs))
+    if spread is None:
+        return False
+    allowed = float(student.ppf(0.975, len(pairs) - 1))
+    return abs(sum(pairs) / len(pairs)) > allowed * spread / math.sqrt(len(pairs))
 
 
 def _with_spread(values: tuple[float, ...]) -> str:

@@ -33,6 +33,8 @@ def test_kinds_are_told_apart_by_differences_between_runs_of_a_seed(page: Any) -
     assert said.endswith(" The seeds do not tell apart: angular, γ=4 and softmax.\n\n")
     record["runs"] = [each for each in record["runs"] if each["kind"] != "angular"]
     assert page.order(record).endswith(" The seeds tell all of them apart.\n\n")
+    wider = {"runs": [*record["runs"][:2], run("race", 2, 1.80), *record["runs"][3:]]}
+    assert page.order(wider).endswith("softmax and RACE, P=4, L=4.\n\n")  # more than 2 standard errors, and 3 seeds
     record["runs"] = [each for each in record["runs"] if each["seed"] == 0]
     assert "seeds" not in page.order(record)
 
