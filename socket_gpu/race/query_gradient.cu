@@ -9,7 +9,7 @@
 // Blocks walk as in read.cu; what a chunk's queries see of its own keys is (g v^T, masked) times the keys' features.
 //
 // Cost in bfloat16: 6 head_dim bytes a token and head, causal 10; 4 F head_dim operations, causal 8 F head_dim
-// + 80 (3 F + head_dim).
+// + 80 (5 F + head_dim).
 //
 // 4 heads of 128 with 2^22 tokens, P = L = 4, bfloat16, on an H200, causal and not (21.5 GB, 5.1 ms; 12.9 GB, 3.1 ms at
 // 4.2 TB/s): v1 12.8 and 5.8 ms; v2, chunks asked for once their place is free, and three blocks a processor if not causal, 11.6
