@@ -1,0 +1,1 @@
+"""RACE on a GPU: attention of whole sequences, forward and backward."""
