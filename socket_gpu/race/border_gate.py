@@ -44,10 +44,10 @@ class Borders:
     above: Array
 
     @classmethod
-    def of(cls, inputs: SequenceInputs, tile: int = TILE, most: int = BORDERS) -> Borders:
-        """Borders at multiples of `tile`, and the ends of the sequence."""
+    def of(cls, inputs: SequenceInputs) -> Borders:
+        """Borders at multiples of TILE, and the ends of the sequence."""
         length = inputs.keys.shape[2]
-        every = -(-length // (tile * most)) * tile
+        every = -(-length // (TILE * BORDERS)) * TILE
         borders = np.arange(every, length, every)
         tokens = np.unique(np.concatenate([[0], borders - 1, borders, [length - 1]]))
         spread = np.linspace(0, length - 1, ROWS).astype(int)
