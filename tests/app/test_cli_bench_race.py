@@ -20,11 +20,28 @@ STAGES = {"key_sums": 1000.0, "read": 4000.0}
 ROW = {
     "method": "race",
     "settings": {"causal": True, "backward": False, "dtype": "bfloat16", "num_planes": 4, "num_tables": 4, "beta": 1.0},
-    **{"batch": 1, "num_qo_heads": 4, "num_kv_heads": 4, "kv_len": 1048576, "head_dim": 128, "nominal_bits": 0},
-    **{"bits_per_token": 0, "kept_tokens": None, "us": 5000.0, "us_quartiles": [4980.0, 5040.0]},
-    **{"us_longest": 5100.0, "us_mean": 5010.0, "ratio_to_best_dense": None, "bytes": 6442450944},
-    **{"fraction_of_read_bandwidth": 0.28, "stage_us": STAGES, "misses": None, "runs": 30, "peak_bytes": 3 * 2**30},
-    **{"note": None, "floor_us": 1500.0, "share_of_floor": 0.3},
+    "batch": 1,
+    "num_qo_heads": 4,
+    "num_kv_heads": 4,
+    "kv_len": 1048576,
+    "head_dim": 128,
+    "nominal_bits": 0,
+    "bits_per_token": 0,
+    "kept_tokens": None,
+    "us": 5000.0,
+    "us_quartiles": [4980.0, 5040.0],
+    "us_longest": 5100.0,
+    "us_mean": 5010.0,
+    "ratio_to_best_dense": None,
+    "bytes": 6442450944,
+    "fraction_of_read_bandwidth": 0.28,
+    "stage_us": STAGES,
+    "misses": None,
+    "runs": 30,
+    "peak_bytes": 3 * 2**30,
+    "note": None,
+    "floor_us": 1500.0,
+    "share_of_floor": 0.3,
     "stage_floor_us": {"key_sums": 460.0, "read": 1000.0},
 }
 ABSENT = ROW | {
@@ -34,8 +51,15 @@ ABSENT = ROW | {
     "note": "not run: ModuleNotFoundError: No module named 'fla'",
 }
 SLOPE = {
-    **{"method": "race", "causal": True, "backward": False, "dtype": "bfloat16", "num_qo_heads": 4},
-    **{"num_kv_heads": 4, "from": 1048576, "to": 8388608, "slope": 0.9876},
+    "method": "race",
+    "causal": True,
+    "backward": False,
+    "dtype": "bfloat16",
+    "num_qo_heads": 4,
+    "num_kv_heads": 4,
+    "from": 1048576,
+    "to": 8388608,
+    "slope": 0.9876,
 }
 
 
@@ -97,9 +121,7 @@ def test_the_table_and_the_json_hold_every_row(asked: dict[str, Any], tmp_path: 
         assert shown in words, shown
 
 
-def test_a_failed_gate_shows_no_speed(
-    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_gate_shows_no_speed(asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise GateError("the gate failed at a case, so no speed is shown: the value is off.")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="pip install 'socket-theory[torch]'")
+pytest.importorskip("torch", reason="pip install 'socket-theory[torch]'")
+
+import torch
 
 from socket_gpu.race.bench_peers import _features
 from socket_theory import Key, SignHash

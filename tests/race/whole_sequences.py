@@ -107,7 +107,7 @@ class DenseSequences:
         d_query = np.zeros(self.given[0].shape[1:])
         of_held = np.zeros((len(d_keys), len(d_keys[0]), self.law.weights.shape[0] * 2 ** self.law.weights.shape[1]))
         planes, beta = 0.0, 0.0
-        for head, kv, q, k, v, asked, held in self._heads():
+        for head, kv, q, _, v, asked, held in self._heads():
             weights = asked @ held.T
             behind = weights * self.seen("query")
             total = behind.sum(axis=1, keepdims=True)
