@@ -10,11 +10,14 @@ from importlib.resources import files
 from typing import Any
 
 OPTIONS = ("--std=c++20",)
-_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
+_INCLUDE = re.compile(r'^#include "([\w/]+\.cuh)"\n', re.MULTILINE)
 
 
 def kernel_source(file: str) -> str:
-    """The text of a kernel file, named as "core/attend.cu" is, with the headers of `core` in the place of includes."""
+    """The text of a kernel file, named as "core/attend.cu" is, with our headers in the place of includes.
+
+    A header without a folder is one of `core`.
+    """
     folder, seen = files("socket_gpu"), set()
 
     def inlined(path: str) -> str:
@@ -22,7 +25,7 @@ def kernel_source(file: str) -> str:
             if found[1] in seen:
                 return ""
             seen.add(found[1])
-            return inlined(f"core/{found[1]}")
+            return inlined(found[1] if "/" in found[1] else f"core/{found[1]}")
 
         return _INCLUDE.sub(header, (folder / path).read_text().replace("#pragma once\n", ""))
 

@@ -1,1 +1,1 @@
-"""RACE on a GPU: attention of whole sequences, forward and backward."""
+"""RACE on a GPU."""

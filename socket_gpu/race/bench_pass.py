@@ -11,7 +11,7 @@ from socket_gpu.bench.rows import Row
 from socket_gpu.bench.stages import in_order, stage_us
 from socket_gpu.race.border_gate import Borders
 from socket_gpu.race.cases import Case
-from socket_gpu.race.gate import poison_outputs, require_exact, require_same_again, some_rows
+from socket_gpu.race.gate import outputs_of, poison_outputs, require_exact, require_same_again, some_rows
 from socket_gpu.race.inputs import SequenceInputs, dtype_of, empty, fill
 from socket_gpu.race.sequences import RaceSequences
 from socket_gpu.race.traffic import race_bytes
@@ -54,7 +54,7 @@ def measure_sequences(case: Case, clock: Clock, *, staged: bool = True) -> list[
         rows.append(
             Row(
                 method="race",
-                settings=case.settings(is_backward),
+                settings=case.settings(is_backward) | {"outputs": outputs_of(sequences, is_backward)},
                 shape=case.shape,
                 bytes=race_bytes(case.shape, case.causal, is_backward, case.element),
                 timing=timing,

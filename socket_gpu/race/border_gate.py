@@ -26,7 +26,7 @@ from socket_gpu.race.inputs import SequenceInputs, bits, empty, rounded, store
 Array = NDArray[Any]
 
 TILE = 2048
-"""Tokens from border to border, or a multiple of them where there would be more than BORDERS."""
+"""Tokens from border to border, or twice, four times … as many where there would be more than some BORDERS."""
 BORDERS = 2048
 ROWS = 128
 ALLOWED = 2.0**-7
@@ -47,7 +47,7 @@ class Borders:
     def of(cls, inputs: SequenceInputs) -> Borders:
         """Borders at multiples of TILE, and the ends of the sequence."""
         length = inputs.keys.shape[2]
-        every = -(-length // (TILE * BORDERS)) * TILE
+        every = TILE << max(length // TILE // BORDERS - 1, 0).bit_length()
         borders = np.arange(every, length, every)
         tokens = np.unique(np.concatenate([[0], borders - 1, borders, [length - 1]]))
         spread = np.linspace(0, length - 1, ROWS).astype(int)

@@ -31,25 +31,26 @@ class Pass:
         return read, written
 
 
-# (read, written): q and g are asked, k and v are held. "key_sums": k, v. "read": q and, causal, the chunk's k, v; o.
-# "query_gradient": q, g and, causal, k, v; dq; not causal it adds up the sums of queries too. "query_sums": q, g.
-# "key_gradient": k, v and, causal, q, g; dk, dv.
+# (read, written), by the names of the stages: q and g are asked, k and v are held. "sums of keys": k, v. "read": q and,
+# causal, k, v; o. "query gradient": q, g and, causal, k, v; dq. "sums of queries": q, g. "key gradient": k, v and,
+# causal, q, g; dk, dv.
 CAUSAL_FORWARD: Mapping[str, Pass] = {
-    "key_sums": Pass(held=(2, 0)),
+    "sums of keys": Pass(held=(2, 0)),
     "read": Pass(asked=(1, 1), held=(2, 0)),
 }
 CAUSAL_BACKWARD: Mapping[str, Pass] = {
-    "query_gradient": Pass(asked=(2, 1), held=(2, 0)),
-    "query_sums": Pass(asked=(2, 0)),
-    "key_gradient": Pass(asked=(2, 0), held=(2, 2)),
+    "query gradient": Pass(asked=(2, 1), held=(2, 0)),
+    "sums of queries": Pass(asked=(2, 0)),
+    "key gradient": Pass(asked=(2, 0), held=(2, 2)),
 }
 WHOLE_FORWARD: Mapping[str, Pass] = {
-    "key_sums": Pass(held=(2, 0)),
+    "sums of keys": Pass(held=(2, 0)),
     "read": Pass(asked=(1, 1)),
 }
 WHOLE_BACKWARD: Mapping[str, Pass] = {
-    "query_gradient": Pass(asked=(2, 1)),
-    "key_gradient": Pass(held=(2, 2)),
+    "query gradient": Pass(asked=(2, 1)),
+    "sums of queries": Pass(asked=(2, 0)),
+    "key gradient": Pass(held=(2, 2)),
 }
 _ONCE = {False: Pass(asked=(1, 1), held=(2, 0)), True: Pass(asked=(2, 2), held=(2, 2))}
 

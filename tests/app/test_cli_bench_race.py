@@ -16,7 +16,7 @@ from socket_gpu.race import bench as race
 from socket_gpu.race.cases import GROUP_NAMES
 from socket_theory.cli import bench, main
 
-STAGES = {"key_sums": 1000.0, "read": 4000.0}
+STAGES = {"sums of keys": 1000.0, "read": 4000.0}
 ROW = {
     "method": "race",
     "settings": {"causal": True, "backward": False, "dtype": "bfloat16", "num_planes": 4, "num_tables": 4, "beta": 1.0},
@@ -42,7 +42,7 @@ ROW = {
     "note": None,
     "floor_us": 1500.0,
     "share_of_floor": 0.3,
-    "stage_floor_us": {"key_sums": 460.0, "read": 1000.0},
+    "stage_floor_us": {"sums of keys": 460.0, "read": 1000.0},
 }
 ABSENT = ROW | {
     **dict.fromkeys(["us", "us_quartiles", "us_longest", "us_mean", "fraction_of_read_bandwidth", "stage_us", "runs"]),
@@ -114,7 +114,7 @@ def test_the_table_and_the_json_hold_every_row(asked: dict[str, Any], tmp_path: 
         "measuring a case",
         "reads 4.62 TB/s, copies 4.26 TB/s",
         "race causal, forward, bfloat16 4/4 1048576 5.00 4.98-5.04 30 3.00 30 %",
-        "key_sums 1.00 (46 %), read 4.00 (25 %)",
+        "sums of keys 1.00 (46 %), read 4.00 (25 %)",
         "No module named 'fla'",
         "time grows as tokens^0.99 from 1048576 to 8388608 tokens",
     ):

@@ -85,6 +85,8 @@ def test_correct_kernels_give_a_row_forward_and_one_with_the_backward_run(monkey
     rows = measure(monkeypatch, causal=causal, dtype=dtype)
     for row, backward in zip(rows, (False, True), strict=True):
         settings = {"causal": causal, "backward": backward, "dtype": dtype}
+        outputs = ["value", "d_query", "d_keys", "d_values", "d_planes", "d_beta"][: None if backward else 1]
+        assert row.settings.pop("outputs") == outputs
         assert row.settings == settings | {"num_planes": PLANES, "num_tables": TABLES, "beta": BETA}
         assert row.bytes == race_bytes(SHAPE, causal, backward, 2 if dtype == "bfloat16" else 4)
         assert list(row.stage_us) == list(passes(causal, backward))

@@ -63,14 +63,15 @@ class DenseSequences:
         self.d_planes, self.d_beta = np.empty_like(planes), np.empty_like(beta)
 
     def forward_stages(self):
-        return {"key_sums": self._launch, "read": self._read}
+        return {"sums of keys": self._launch, "read": self._read}
 
     def backward_stages(self, above):
         self.above = above
-        stages = {"query_gradient": self._differentiate}
-        if self.causal:
-            stages["query_sums"] = self._launch
-        return stages | {"key_gradient": self._launch}
+        return {
+            "query gradient": self._differentiate,
+            "sums of queries": self._launch,
+            "key gradient": self._launch,
+        }
 
     def seen(self, pass_name):
         """Which key [N] a query [N] is weighted with in the passes "value", "query" and "keys"."""

@@ -16,15 +16,24 @@ static void ptx(const char* wait_group, int open) {
 
 static void ptx(const char* prefetch, const void* address) {}
 
+static void ptx(const char* forget, float& x) {}
+
 static void ptx(const char* copy_async, unsigned to, const void* from) { fiber->copies.back().push_back({dynamic_shared + to, from}); }
 
 static void ptx(const char* add, float& sum, float term) { sum += term; }
 
-// ldmatrix: lane 8 m + r names row r of matrix m, and lane l gets words l % 4 of rows l / 4.
+// ldmatrix: lane 8 m + r names row r of matrix m, and lane l gets words l % 4 of rows l / 4; with .trans elements l / 4 of
+// rows 2 (l % 4) and 1 more.
 static void ptx(const char* load_matrices, unsigned& r0, unsigned& r1, unsigned& r2, unsigned& r3, unsigned row) {
     unsigned* r[4] = {&r0, &r1, &r2, &r3};
+    const bool swapped = strstr(load_matrices, ".trans.");
     of_lanes(row, [&](unsigned* rows, int lane) {
-        for (int m = 0; m < 4; ++m) memcpy(r[m], dynamic_shared + rows[8 * m + lane / 4] + lane % 4 * 4, 4);
+        for (int m = 0; m < 4; ++m)
+            if (swapped) {
+                for (int i = 0; i < 2; ++i) memcpy((char*)r[m] + 2 * i, dynamic_shared + rows[8 * m + lane % 4 * 2 + i] + lane / 4 * 2, 2);
+            } else {
+                memcpy(r[m], dynamic_shared + rows[8 * m + lane / 4] + lane % 4 * 4, 4);
+            }
         return 0;
     });
 }

@@ -1,0 +1,128 @@
+"""How the kernels of RACE lay out the features of a table's buckets, and what of a sequence they take at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+MOST_PLANES, MOST_FEATURES = 32, 256
+HEAD_DIMS = (64, 128)
+CHUNK, THREADS = 64, 128
+_WARPS = THREADS // 32
+_LIST = 16
+_LONGEST_TILE, _TILES = 4096, 2048
+
+
+@dataclass(frozen=True)
+class BucketLayout:
+    """Features in the order of the kernels: buckets.cuh says what pieces are.
+
+    free : the planes that tell the buckets of a piece apart; own : pieces of a lane and group; groups : of at most 64
+    features. Tables that do not fill the last group leave features that are always 0.
+    """
+
+    planes: int
+    tables: int
+    free: int
+    own: int
+    groups: int
+
+    @property
+    def width(self) -> int:
+        """Features of a group."""
+        return 4 * self.own * 2**self.free
+
+    @property
+    def features(self) -> int:
+        return self.groups * self.width
+
+    @property
+    def columns(self) -> int:
+        """Columns of planes of a group."""
+        return 4 * -(-self.own * self.planes // 4) * 4
+
+    def settings(self, head_dim: int, parts: int) -> dict[str, int]:
+        """The fields that all kernels' settings begin with."""
+        return {
+            "head_dim": head_dim,
+            "planes": self.planes,
+            "tables": self.tables,
+            "free": self.free,
+            "own": self.own,
+            "groups": self.groups,
+            "parts": parts,
+        }
+
+
+@cache
+def bucket_layout(planes: int, tables: int) -> BucketLayout:
+    """The layout with the fewest features that are always 0 and, of those, the largest pieces."""
+    found = [_layout(planes, tables, free) for free in range(min(planes, 4) + 1)]
+    return min(found, key=lambda layout: (layout.features, -layout.free))
+
+
+def _layout(planes: int, tables: int, free: int) -> BucketLayout:
+    pieces, least = tables << (planes - free), max(4 >> free, 1)
+    own = min(-(-pieces // (4 * least)) * least, _LIST >> free)
+    return BucketLayout(planes, tables, free, own, -(-pieces // (4 * own)))
+
+
+def tile_size(tokens: int, heads: int, layout: BucketLayout) -> int:
+    """Tokens whose sums are kept: enough tiles for a GPU and few enough that their sums take little memory."""
+    if layout.groups > 1:
+        return CHUNK
+    return min(max(tokens * heads // _TILES // CHUNK * CHUNK, CHUNK), _LONGEST_TILE)
+
+
+def parts_of(dtype: Any) -> int:
+    """bfloat16 numbers that one of `dtype` is taken apart into."""
+    return 1 if str(dtype) == "bfloat16" else 2
+
+
+@dataclass(frozen=True)
+class SharedMemory:
+    """Bytes of a block's shared memory, piece by piece as walk.cuh takes them."""
+
+    layout: BucketLayout
+    head_dim: int
+    input_parts: int
+    feature_parts: int
+
+    @property
+    def rows(self) -> int:
+        """Of 64 tokens' vectors."""
+        return self.input_parts * CHUNK * self.head_dim * 2
+
+    @property
+    def featured(self) -> int:
+        """Of one part of 64 tokens' vectors in whose place their features can be."""
+        return CHUNK * max(self.head_dim, self.layout.width * self.feature_parts) * 2
+
+    @property
+    def weights(self) -> int:
+        return 2 * self.layout.groups * self.layout.columns * self.head_dim * 2
+
+    def bucket_sums(self) -> int:
+        return self.weights + 2 * (self.input_parts * self.featured + self.rows) + CHUNK * 4
+
+    def read(self, causal: bool) -> int:
+        return self._walk(causal) + (2 if causal else 1) * self.rows
+
+    def query_gradient(self, causal: bool) -> int:
+        return self._walk(causal) + (3 if causal else 2) * self.rows + _WARPS * 4
+
+    def key_gradient(self, causal: bool) -> int:
+        keys = self.input_parts * self.featured + self._separate_features
+        return self._walk(causal) + keys + (2 if causal else 1) * self.rows + (CHUNK + _WARPS) * 4
+
+    def _walk(self, causal: bool) -> int:
+        """Of planes, sums as an operand, and the vectors that turn into features."""
+        operand = self.feature_parts * self.layout.width * self.head_dim * 2
+        added = self.input_parts * self.featured + self._separate_features if causal else 0
+        return self.weights + operand + (self.layout.width + CHUNK) * 4 + added
+
+    @property
+    def _separate_features(self) -> int:
+        """Of features where each group needs the vectors again."""
+        return self.featured if self.layout.groups > 1 else 0

@@ -1,0 +1,82 @@
+// Numbers as sums of bfloat16 parts, matrices of them in shared memory, and their products on tensor cores.
+//
+// A number of one part is rounded to 8 bits. Of two parts, x ~ hi + lo, it keeps 16, and a product leaves out lo * lo: its
+// relative error is some 2^-16. Elements of bfloat16 are exact in one part.
+#pragma once
+#include "common.cuh"
+#include "mma.cuh"
+
+template <typename T> constexpr int PARTS_OF = 2;
+template <> constexpr int PARTS_OF<__nv_bfloat16> = 1;
+
+__device__ __forceinline__ float lower(u32 pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float upper(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+__device__ __forceinline__ u32 rounded(float x, float y) {
+    union { __nv_bfloat16 each[2]; u32 pair; } made;
+    made.each[0] = Element<__nv_bfloat16>::down(x), made.each[1] = Element<__nv_bfloat16>::down(y);
+    return made.pair;
+}
+template <int PARTS> __device__ __forceinline__ void split(u32 (&parts)[PARTS], float x, float y) {
+    parts[0] = rounded(x, y);
+    if constexpr (PARTS == 2) parts[1] = rounded(x - lower(parts[0]), y - upper(parts[0]));
+}
+
+// Rows of PITCH elements, 16 bytes a chunk; chunks are swapped within a row so that eight rows lie in eight groups of banks.
+// Part p of a number lies `next * p` chunks further in the row.
+template <int PITCH, int ROWS> struct Matrix {
+    static constexpr int BYTES = 2 * PITCH * ROWS;
+    __nv_bfloat16* base;
+    __device__ __forceinline__ __nv_bfloat16* chunk(int row, int number) const { return base + row * PITCH + ((number ^ (row & 7)) << 3); }
+    __device__ __forceinline__ u32& pair(int row, int column) const { return *reinterpret_cast<u32*>(chunk(row, column >> 3) + (column & 7)); }
+};
+
+// Fragments of 16 by 16 elements, from a row and a chunk on: of a left matrix, and of two right ones side by side. The second
+// of each pair reads a matrix that is stored with its rows and columns swapped.
+template <class M> __device__ __forceinline__ void load_left(u32 (&a)[4], M m, int row, int chunk) {
+    const int lane = threadIdx.x % 32;
+    load_matrices(a, m.chunk(row + lane % 16, chunk + lane / 16));
+}
+template <class M> __device__ __forceinline__ void load_left_swapped(u32 (&a)[4], M m, int row, int chunk) {
+    const int lane = threadIdx.x % 32;
+    load_swapped_matrices(a, m.chunk(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2));
+}
+template <class M> __device__ __forceinline__ void load_right(u32 (&b)[4], M m, int row, int chunk) {
+    const int lane = threadIdx.x % 32;
+    load_matrices(b, m.chunk(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2));
+}
+template <class M> __device__ __forceinline__ void load_right_swapped(u32 (&b)[4], M m, int row, int chunk) {
+    const int lane = threadIdx.x % 32;
+    load_swapped_matrices(b, m.chunk(row + lane % 16, chunk + lane / 16));
+}
+
+// c += a b, for columns 8 `half` to 8 `half` + 7 of b.
+template <int PA, int PB> __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[PA][4], const u32 (&b)[PB][4], int half) {
+    typedef Mma<__nv_bfloat16> M;
+    M::multiply(c, a[0][0], a[0][1], a[0][2], a[0][3], b[0][2 * half], b[0][2 * half + 1]);
+    if constexpr (PA == 2) M::multiply(c, a[1][0], a[1][1], a[1][2], a[1][3], b[0][2 * half], b[0][2 * half + 1]);
+    if constexpr (PB == 2) M::multiply(c, a[0][0], a[0][1], a[0][2], a[0][3], b[1][2 * half], b[1][2 * half + 1]);
+}
+
+// The sums of two products' 16 by 8 columns as a left fragment.
+template <int PARTS> __device__ __forceinline__ void as_left(u32 (&a)[PARTS][4], const float (&c)[2][4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        u32 parts[PARTS];
+        split(parts, c[i / 2][i % 2 * 2], c[i / 2][i % 2 * 2 + 1]);
+#pragma unroll
+        for (int p = 0; p < PARTS; ++p) a[p][i] = parts[p];
+    }
+}
+
+template <int N> __device__ __forceinline__ void clear(float (&c)[N][4]) {
+#pragma unroll
+    for (int i = 0; i < 4 * N; ++i) c[i / 4][i % 4] = 0;
+}
+
+template <class M, int PARTS> __device__ __forceinline__ void exchange(M (&x)[PARTS], M (&y)[PARTS]) {
+#pragma unroll
+    for (int p = 0; p < PARTS; ++p) {
+        const M held = x[p];
+        x[p] = y[p], y[p] = held;
+    }
+}
