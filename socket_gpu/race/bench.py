@@ -54,10 +54,10 @@ def bench_race(groups: Sequence[str], commit: str, announce: Callable[[str], Non
                 rows += measure_sequences(case, clock)
         if LARGEST in groups:
             rows += _measure_largest(clock, announce)
-        if PEERS in groups:
-            rows += measure_peers(GROUPS["causal"], clock, announce)
         if CPU in groups:
             rows += _measure_cpu(announce)
+        if PEERS in groups:
+            rows += measure_peers(GROUPS["causal"], clock, announce)
         return rows
 
     record = make_record(measure, commit)

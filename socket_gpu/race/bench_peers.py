@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -38,12 +39,16 @@ class Call:
 
 @dataclass(frozen=True)
 class Peer:
-    """A kernel to measure, and the power of the tokens by which its time grows."""
+    """A kernel to measure, the power of the tokens by which its time grows, and how many elements a tensor may have.
+
+    An address that overflows ends the whole process, so a kernel that has some of 32 bits is not asked for more.
+    """
 
     method: str
     power: float
     call: Callable[[SequenceInputs], Call]
     settings: dict[str, Any]
+    most_elements: float = math.inf
 
 
 def softmax_call(backend: str, inputs: SequenceInputs) -> Call:
@@ -108,8 +113,8 @@ def torch_call(inputs: SequenceInputs) -> Call:
 PEERS = (
     Peer("sdpa_flash", 2.0, partial(softmax_call, "FLASH_ATTENTION"), {}),
     Peer("sdpa_cudnn", 2.0, partial(softmax_call, "CUDNN_ATTENTION"), {}),
-    Peer("linear", 1.0, linear_call, {"features": FEATURES}),
-    Peer("linear_race", 1.0, featured_call, {"features": FEATURES}),
+    Peer("linear", 1.0, linear_call, {"features": FEATURES}, 2**31 - 1),
+    Peer("linear_race", 1.0, featured_call, {"features": FEATURES}, 2**31 - 1),
     Peer("race_torch", 1.0, torch_call, {}),
 )
 

@@ -56,7 +56,7 @@ def measure_peers(
 
 
 def _measure(peer: Peer, case: Case, backward: bool, earlier: Sequence[Row], clock: Clock) -> Row:
-    timing, peak, note = None, None, _too_long(peer, case, earlier)
+    timing, peak, note = None, None, _too_large(peer, case) or _too_long(peer, case, earlier)
     if note is None:
         try:
             timing, peak = _time(peer.call(SequenceInputs.draw(case)), case, backward, clock)
@@ -73,6 +73,11 @@ def _measure(peer: Peer, case: Case, backward: bool, earlier: Sequence[Row], clo
         peak_bytes=peak,
         note=note,
     )
+
+
+def _too_large(peer: Peer, case: Case) -> str | None:
+    elements = case.shape.num_qo_heads * case.shape.kv_len * case.shape.head_dim
+    return None if elements <= peer.most_elements else f"not run: it may not address {elements} elements of a tensor."
 
 
 def _too_long(peer: Peer, case: Case, earlier: Sequence[Row]) -> str | None:

@@ -172,6 +172,14 @@ def test_a_peer_is_measured_until_it_would_take_too_long(monkeypatch, peer):
     assert heard[1].startswith("slow, forward and backward, batch 1, 4/4 heads, 65536 tokens")
 
 
+def test_a_peer_is_not_asked_for_tensors_that_it_may_not_address(monkeypatch):
+    peer = Peer("narrow", 1.0, lambda inputs: None, {}, 2**31 - 1)
+    times = {(tokens, backward): 1e3 for tokens in (65536, 262144, MILLION) for backward in (False, True)}
+    rows, _ = measured(monkeypatch, peer, times)
+    assert [row.timing is not None for row in rows] == [True] * 6 + [False] * 2
+    assert rows[-1].note == "not run: it may not address 2147483648 elements of a tensor."
+
+
 @pytest.mark.parametrize(
     ("error", "note"),
     [
