@@ -25,6 +25,7 @@ extensions = [
     "claims_pages",
     "attention_table",
     "decode_table",
+    "learning_table",
     "race_table",
     "ranking_table",
     "santa_table",

@@ -8,8 +8,13 @@
 //
 // A block takes a tile of one KV head with all its query heads, whose contributions are added together.
 //
-// Cost in bfloat16: 8 head_dim bytes a token of keys, causal 4 more of every query head; about 4 F head_dim operations of
-// features, causal 6 F head_dim + 128 (F + head_dim), and, for two parts, up to three times as many.
+// Cost in bfloat16: 8 head_dim bytes a token and KV head, causal 4 more of every query head; 10 F head_dim operations, causal
+// 14 F head_dim + 80 (6 F + 3 head_dim).
+//
+// 4 heads of 128 with 2^22 tokens, P = L = 4, bfloat16, on an H200, causal and not (25.8 GB, 6.1 ms; 17.2 GB, 4.1 ms at
+// 4.2 TB/s): v1, 600 bytes of spills, 24.2 and 10.2 ms; v2, features kept in the place of keys in shared memory, and gradients of
+// values stored first if not causal, 21.0 and 8.4; v3, a chunk's queries asked for together with its keys, 20.3; v4, addresses by
+// an exclusive or (parts.cuh), 100 bytes of spills, 16.2, and with three blocks a processor if not causal 7.5.
 //
 // Reference: socket_theory/race/gradient.py, socket_theory/race/feature_gradient.py
 // Launcher: socket_gpu/race/key_gradient.py
@@ -32,7 +37,7 @@ template <typename T, KeyGradientConfig C> struct KeyGradientParams {
 };
 
 template <typename T, KeyGradientConfig C>
-__global__ void __launch_bounds__(THREADS, 2) key_gradient(const __grid_constant__ KeyGradientParams<T, C> p) {
+__global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const __grid_constant__ KeyGradientParams<T, C> p) {
     typedef Buckets<C> B;
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
