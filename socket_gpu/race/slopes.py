@@ -22,10 +22,7 @@ def slope(tokens: Sequence[int], us: Sequence[float]) -> float:
 
 
 def fitted_slopes(rows: Sequence[dict[str, Any]], large: int = LARGE) -> list[dict[str, Any]]:
-    """The slope of every series of a record with two large sizes at least; where only smaller ones ran, of all.
-
-    One line fits a power of the tokens; an error of the fit is not a standard error, so none is given.
-    """
+    """The slope of every series of a record, over its large sizes where there are two at least, else over all."""
     found = []
     grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
