@@ -26,6 +26,7 @@ extensions = [
     "attention_table",
     "decode_table",
     "learning_table",
+    "race_table",
     "ranking_table",
     "santa_table",
     "settings_table",

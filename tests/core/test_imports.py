@@ -131,6 +131,8 @@ def test_only_what_is_slow_to_load_is_imported_inside_a_function() -> None:
     """The command line starts without the claims, the plots, joblib and the benchmarks; torch waits for a model."""
     late = {(module, name) for module in NAMES for name, found in own_imports(module).items() if found.in_function}
     assert late == {
+        ("socket_gpu.race.bench_peers", "socket_theory.evaluate.race_passes"),
+        ("socket_theory.cli.bench", "socket_gpu.race.bench"),
         ("socket_theory.cli.bench", "socket_gpu.santa.bench"),
         ("socket_theory.cli.bench", "socket_gpu.socket_lsh.bench"),
         ("socket_theory.cli.claim_id", "socket_theory.claims.registry"),
