@@ -31,7 +31,7 @@ class BucketLayout:
     @property
     def width(self) -> int:
         """Features of a group."""
-        return 4 * self.own * 2**self.free
+        return 4 * self.own << self.free
 
     @property
     def features(self) -> int:

@@ -13,9 +13,7 @@ from socket_gpu.race.buckets import THREADS, SharedMemory, parts_of
 def read_into(value: Any, of: Attention, sums: TileSums, causal: bool) -> None:
     """Outputs [B, Hq, T, D] from the sums over all keys or, causal, over the tiles before each."""
     layout, parts = of.layout, parts_of(of.query.dtype)
-    kernel = compiled(
-        "race/read.cu", "read", element(of.query), **layout.settings(of.head_dim, parts), causal=causal
-    )
+    kernel = compiled("race/read.cu", "read", element(of.query), **layout.settings(of.head_dim, parts), causal=causal)
     launch(
         kernel,
         (-(-of.query.shape[2] // sums.tile), int(of.query.shape[0] * of.query.shape[1])),
