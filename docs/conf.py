@@ -25,6 +25,8 @@ extensions = [
     "claims_pages",
     "attention_table",
     "decode_table",
+    "learning_table",
+    "race_table",
     "ranking_table",
     "santa_table",
     "settings_table",

@@ -31,17 +31,18 @@ extern "C" __global__ void read_all(const uint4* __restrict__ data, unsigned* si
 
 @dataclass(frozen=True)
 class Timing:
-    """Median, quartiles, longest and mean of repeated runs, in microseconds."""
+    """Median, quartiles, longest and mean of repeated runs, in microseconds, and how many runs there were."""
 
     us: float
     quartiles: tuple[float, float]
     longest: float
     mean: float
+    runs: int = REPEATS
 
     @classmethod
     def of(cls, microseconds: list[float]) -> Timing:
         low, middle, high, longest = (round(float(q), 2) for q in np.percentile(microseconds, [25, 50, 75, 100]))
-        return cls(middle, (low, high), longest, round(float(np.mean(microseconds)), 2))
+        return cls(middle, (low, high), longest, round(float(np.mean(microseconds)), 2), len(microseconds))
 
 
 class Reader:
@@ -64,8 +65,12 @@ def _nothing(*_: int) -> None:
 class Clock:
     """Times launches on CuPy's current stream, which torch shares as long as neither has been given another."""
 
-    def __init__(self) -> None:
-        self.flush = Reader(FLUSH_BYTES)
+    def __init__(self, flush: Reader | None = None, warm_up: int = WARM_UP, runs: int = REPEATS) -> None:
+        self.flush, self.warm_up, self.runs = flush or Reader(FLUSH_BYTES), warm_up, runs
+
+    def repeating(self, warm_up: int, runs: int) -> Clock:
+        """A clock that takes the median of another number of runs, for work that is too long for the usual one."""
+        return Clock(self.flush, warm_up, runs)
 
     def time(
         self,
@@ -74,10 +79,10 @@ class Clock:
         before: Callable[[int], Any] = _nothing,
         after: Callable[[], Any] = _nothing,
     ) -> Timing:
-        """Median of 50 runs of `work` alone; `before(run number)` and `after()` run outside the timed region."""
+        """Median of the runs of `work` alone, usually 50; `before(run number)` and `after()` are not timed."""
         cuda = import_module("cupy").cuda
         microseconds = []
-        for run in range(WARM_UP + REPEATS):
+        for run in range(self.warm_up + self.runs):
             before(run)
             start, stop = cuda.Event(), cuda.Event()
             # The flush takes longer than the host needs to queue what follows, so no launch latency is timed.
@@ -88,7 +93,7 @@ class Clock:
             after()
             stop.synchronize()
             microseconds.append(cuda.get_elapsed_time(start, stop) * 1e3)
-        return Timing.of(microseconds[WARM_UP:])
+        return Timing.of(microseconds[self.warm_up :])
 
 
 def capture(work: Callable[[], Any]) -> Callable[[], None]:

@@ -40,7 +40,7 @@ def measure_dense(inputs: Inputs, shape: Shape, clock: Clock) -> list[Row]:
     try:
         tensors = Tensors.of(inputs)
     except ImportError as error:
-        return [dense_row(name, shape, {}, {"all": _reason(error)}) for name in peers]
+        return [dense_row(name, shape, {}, {"all": reason(error)}) for name in peers]
     return [_measure_peer(name, partial(calls, tensors), shape, truth, clock) for name, calls in peers.items()]
 
 
@@ -90,14 +90,14 @@ def _measure_peer(name: str, list_calls: Callable[[], list[Call]], shape: Shape,
     try:
         calls = list_calls()
     except Exception as error:
-        return dense_row(name, shape, {}, {"all": _reason(error)})
+        return dense_row(name, shape, {}, {"all": reason(error)})
     for call in calls:
         try:
             timings[call.name] = _measure_call(f"{name} ({call.name})", call, truth, clock)
         except gate.GateError:
             raise
         except Exception as error:
-            failures[call.name] = _reason(error)
+            failures[call.name] = reason(error)
     return dense_row(name, shape, timings, failures)
 
 
@@ -117,5 +117,6 @@ def _measure_call(name: str, call: Call, truth: Truth, clock: Clock) -> Timing:
     return clock.time(graph.replay)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What a note says of an exception: its type and its first line."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"

@@ -40,6 +40,15 @@ def normal_bfloat16(random: Any, shape: tuple[int, ...]) -> Any:
     return bits.view(bfloat16())
 
 
+def held_bytes() -> int:
+    """What arrays of CuPy hold now, and the most that torch's tensors have held since its last reset."""
+    held = int(import_module("cupy").get_default_memory_pool().used_bytes())
+    try:
+        return held + int(import_module("torch").cuda.max_memory_allocated())
+    except ImportError:
+        return held
+
+
 def free_memory() -> None:
     """Return what the allocators of CuPy and, where it is loaded, torch hold but do not use."""
     import_module("cupy").get_default_memory_pool().free_all_blocks()

@@ -10,7 +10,7 @@ from typing import Any
 from socket_gpu.core.requirements import cupy_wheels
 from socket_theory.evaluate.provenance import versions
 
-_LIBRARIES = ("ml_dtypes", "flashinfer-python")
+_LIBRARIES = ("ml_dtypes", "flashinfer-python", "triton", "fla-core")
 
 
 def device_name() -> str:

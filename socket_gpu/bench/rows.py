@@ -26,6 +26,7 @@ class Row:
     timing: Timing | None
     stage_us: dict[str, float] | None = None
     misses: dict[str, float] | None = None
+    peak_bytes: int | None = None
     note: str | None = None
 
     @property
@@ -66,5 +67,7 @@ def _record(row: Row, best_dense: float | None, read_bandwidth: float) -> dict[s
         "fraction_of_read_bandwidth": None if us is None else round(row.bytes / us / 1e6 / read_bandwidth, 4),
         "stage_us": row.stage_us,
         "misses": row.misses,
+        "runs": row.timing.runs if row.timing else None,
+        "peak_bytes": row.peak_bytes,
         "note": row.note,
     }

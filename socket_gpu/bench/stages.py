@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,16 @@ def stage_us(
     """
     launches, ends = list(stages.values()), [0.0]
     for count in range(1, len(launches)):
-        prefix, rest = capture(_in_order(launches[:count])), _in_order(launches[count:])
+        prefix, rest = capture(in_order(launches[:count])), in_order(launches[count:])
         ends.append(clock.time(prefix, before=before, after=rest).us)
     steps = np.diff([*ends, whole])
     return {name: round(float(step), 2) for name, step in zip(stages, steps, strict=True)}
 
 
-def _in_order(launches: list[Callable[[], None]]) -> Callable[[], None]:
+def in_order(launches: Iterable[Callable[[], None]]) -> Callable[[], None]:
+    """One call that makes all these, in their order."""
+    launches = list(launches)
+
     def run() -> None:
         for launch in launches:
             launch()

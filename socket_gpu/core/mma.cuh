@@ -22,24 +22,29 @@ template <> struct Mma<__nv_bfloat16> {
     }
 };
 
-// Four 8 by 8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8.
-__device__ __forceinline__ void load_matrices(u32 (&r)[4], const void* row) {
+__device__ __forceinline__ u32 shared_address(const void* at) { return (u32)__cvta_generic_to_shared(at); }
+
+// Four 8 by 8 matrices of 16-bit elements: lane l gives the shared address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void load_matrices(u32 (&r)[4], u32 row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((u32)__cvta_generic_to_shared(row)));
+                 : "r"(row));
 }
+__device__ __forceinline__ void load_matrices(u32 (&r)[4], const void* row) { load_matrices(r, shared_address(row)); }
 
 // The same, each with its rows and columns swapped.
-__device__ __forceinline__ void load_swapped_matrices(u32 (&r)[4], const void* row) {
+__device__ __forceinline__ void load_swapped_matrices(u32 (&r)[4], u32 row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((u32)__cvta_generic_to_shared(row)));
+                 : "r"(row));
 }
 
 // Sixteen bytes to shared memory, in the group that the next commit closes.
 __device__ __forceinline__ void copy_async(void* to, const void* from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)__cvta_generic_to_shared(to)), "l"(from));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from));
 }
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
 // Until all groups have arrived but the last `open`.
 template <int OPEN> __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(OPEN)); }
+// A number that the compiler knows nothing of, so that what was made of it before is made again and not kept.
+__device__ __forceinline__ void forget(float& x) { asm volatile("" : "+f"(x)); }

@@ -29,13 +29,13 @@ class PlannedStep:
     `cache`, on the host, stay as they were planned. Rows of another owner are read where they are; `rows.table` int32
     [B, blocks] is the plan's own copy of the block table of pages, read anew by every launch: `append` renews it, but
     not while a graph is captured, between whose replays its owner may write to it. The first `append` of as many tokens
-    of an owner allocates their copies: make one before capturing.
+    of an owner allocates their copies: make one before capturing. `rows` is None for a method that keeps none.
 
     Raises
     ------
     TypeError, ValueError
-        For a cache of another backend, values of another dtype or head_dim than keys, an owner's rows that kernels
-        cannot read where they are, a wrong head ratio, or an out_dtype that is no float.
+        For a cache of another backend, a wrong head ratio, or an out_dtype that is no float; of rows that are kept, for
+        values of another dtype or head_dim than keys, and an owner's that kernels cannot read where they are.
     """
 
     def __init__(self, cache: Cache, num_qo_heads: int, sm_scale: float | None, out_dtype: Any) -> None:
@@ -44,16 +44,17 @@ class PlannedStep:
             raise ValueError(f"the cache is on backend {cache.backend.name!r}: prepare it with CuPy or CUDA arrays.")
         with callers_stream(cache.array_type):
             settle()  # what is read below was written there
-        self.cache, self.rows = cache, DeviceRows.of(cache.rows)
-        batch, heads, self.slots, dim = cache.rows.shape
-        self.dtype = self.rows.keys.dtype
+        self.cache = cache
+        self.rows: Any = DeviceRows.of(cache.rows) if cache.method.keeps_rows else None
+        batch, heads, slots, dim = cache.rows.shape
+        self.slots, self.dtype = cache.capacity or slots, cache.rows.dtypes[0]
         self.group = require_head_ratio(require_count("num_qo_heads", num_qo_heads), heads)
         self.sm_scale = 1 / float(np.sqrt(dim)) if sm_scale is None else require_positive("sm_scale", sm_scale)
         self.spans = cupy.asarray(cache.kv_range)
         self.status = cupy.zeros(1, dtype=np.uint32)
         wide = np.float64 if self.dtype.itemsize == 8 else np.float32
         dtype = self.dtype if out_dtype is None else output_dtype(out_dtype)
-        self.value = cupy.empty((batch, num_qo_heads, dim), dtype=dtype)
+        self.value = cupy.empty((batch, num_qo_heads, cache.rows.value_dim), dtype=dtype)
         self.lse = cupy.empty((batch, num_qo_heads), dtype=wide)
         self._grown: dict[int, tuple[Any, Any]] = {}
         self._returned = from_native(self.value, cache.array_type), from_native(self.lse, cache.array_type)
@@ -66,7 +67,7 @@ class PlannedStep:
         TypeError, ValueError
             Before anything is launched, for a query of another library, dtype, shape or layout.
         """
-        shape = (*self.value.shape[:2], self.rows.shape[3])
+        shape = (*self.value.shape[:2], self.cache.rows.shape[3])
         with callers_stream(self.cache.array_type):
             native = checked("query", self._native("query", query), self.dtype, shape, alignment=4)
             try:
@@ -78,7 +79,7 @@ class PlannedStep:
         return self._returned
 
     def append(self, keys: Any, values: Any = None, *, tokens: int | None = None) -> None:
-        """Add tokens keys, values [B, Hkv, T, D] behind every sequence, in place.
+        """Add tokens keys [B, Hkv, T, D], values [B, Hkv, T, E] behind every sequence, in place.
 
         Of a cache that reads an owner's rows: pass those, as to `Cache.append`, after T = `tokens` more were written
         behind every sequence. What does not fit in the planned capacity is dropped, which `check` says.
@@ -117,17 +118,18 @@ class PlannedStep:
         raise NotImplementedError
 
     def _write(self, keys: Any, values: Any, tokens: int | None) -> tuple[Any, Any]:
-        """New tokens, then also in the plan's rows."""
+        """New tokens, then also in the plan's rows if it has any."""
         require_tokens(keys, tokens)
         new = self._native("keys", keys), self._native("values", values)
         count = new[0].shape[2] if new[0].ndim == 4 else 0
         if count < 1:
             raise ValueError(f"keys has shape {tuple(new[0].shape)}: pass [B, Hkv, T, D] with at least one token.")
-        shape = (*self.rows.shape[:2], count, self.rows.shape[3])
-        for name, rows in zip(("keys", "values"), new, strict=True):
-            checked(name, rows, self.dtype, shape, alignment=16)
-        append_into(self.rows.keys, new[0], self.spans)
-        append_into(self.rows.values, new[1], self.spans)
+        held, lengths = self.cache.rows, (self.cache.rows.shape[3], self.cache.rows.value_dim)
+        for name, array, dtype, length in zip(("keys", "values"), new, held.dtypes, lengths, strict=True):
+            checked(name, array, dtype, (*held.shape[:2], count, length), alignment=16)
+        if self.rows is not None:
+            append_into(self.rows.keys, new[0], self.spans)
+            append_into(self.rows.values, new[1], self.spans)
         return new
 
     def _read(self, grown: Rows, count: int) -> tuple[Any, Any]:

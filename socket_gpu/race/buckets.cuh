@@ -102,6 +102,7 @@ template <auto C> struct Buckets {
                 const int at = own * PIECE;
                 auto put = [&](int p, float above, float below) {
                     float& place = z[row][own * C.planes + p];
+                    forget(place);
                     const Bit bit = soft_bit(place, beta);
                     const float steeper = 2 * (bit.down * above - bit.up * below);
                     of_beta += bit.t * steeper;
@@ -153,9 +154,20 @@ template <auto C> struct Buckets {
         }
     }
 
+    // Features that `store` put there.
+    template <int PARTS, class M> static __device__ __forceinline__ void load(M m, int row, float (&f)[2][LIST]) {
+#pragma unroll
+        for (int i = 0; i < LIST; ++i)
+#pragma unroll
+            for (int p = 0; p < PARTS; ++p) {
+                const u32 pair = m.lane_pair(row + i % 2 * 8, p * CHUNKS + i / 2);
+                float &x = f[i % 2][i / 2 * 2], &y = f[i % 2][i / 2 * 2 + 1];
+                x = p ? x + lower(pair) : lower(pair), y = p ? y + upper(pair) : upper(pair);
+            }
+    }
+
     // Features of a warp's 16 vectors into rows of a matrix, part p CHUNKS * p chunks further on.
     template <int PARTS, class M> static __device__ __forceinline__ void store(M m, int row, const float (&f)[2][LIST]) {
-        const int lane = threadIdx.x % 32;
 #pragma unroll
         for (int s = 0; s < STEPS; ++s) {
             u32 a[PARTS][4];
@@ -163,7 +175,7 @@ template <auto C> struct Buckets {
 #pragma unroll
             for (int p = 0; p < PARTS; ++p)
 #pragma unroll
-                for (int i = 0; i < 4; ++i) m.pair(row + lane / 4 + i % 2 * 8, p * WIDTH + 16 * s + i / 2 * 8 + lane % 4 * 2) = a[p][i];
+                for (int i = 0; i < 4; ++i) m.lane_pair(row + i % 2 * 8, p * CHUNKS + 2 * s + i / 2) = a[p][i];
         }
     }
 };

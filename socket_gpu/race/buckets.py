@@ -80,6 +80,11 @@ def parts_of(dtype: Any) -> int:
     return 1 if str(dtype) == "bfloat16" else 2
 
 
+def _floats(count: int) -> int:
+    """Bytes of that many, as they are given out."""
+    return -(-count // 32) * 128
+
+
 @dataclass(frozen=True)
 class SharedMemory:
     """Bytes of a block's shared memory, piece by piece as walk.cuh takes them."""
@@ -104,19 +109,25 @@ class SharedMemory:
         return 2 * self.layout.groups * self.layout.columns * self.head_dim * 2
 
     def bucket_sums(self) -> int:
-        return self.weights + self.input_parts * self.featured + self.rows + CHUNK * 4
+        return self.weights + self.input_parts * self.featured + self.rows + _floats(CHUNK)
 
     def read(self, causal: bool) -> int:
         return self._walk(causal) + (2 if causal else 1) * self.rows
 
     def query_gradient(self, causal: bool) -> int:
-        return self._walk(causal) + (3 if causal else 2) * self.rows + _WARPS * 4
+        return self._walk(causal) + (3 if causal else 2) * self.rows + _floats(_WARPS)
 
     def key_gradient(self, causal: bool) -> int:
-        return self._walk(causal) + (3 if causal else 2) * self.rows + (CHUNK + _WARPS) * 4
+        keys = self.input_parts * self.featured + self._separate_features
+        return self._walk(causal) + keys + (2 if causal else 1) * self.rows + _floats(CHUNK) + _floats(_WARPS)
 
     def _walk(self, causal: bool) -> int:
         """Of planes, sums as an operand, and the vectors that turn into features."""
         operand = self.feature_parts * self.layout.width * self.head_dim * 2
-        added = (self.input_parts + (self.layout.groups > 1)) * self.featured if causal else 0
-        return self.weights + operand + (self.layout.width + CHUNK) * 4 + added
+        added = self.input_parts * self.featured + self._separate_features if causal else 0
+        return self.weights + operand + _floats(self.layout.width) + _floats(CHUNK) + added
+
+    @property
+    def _separate_features(self) -> int:
+        """Of features where each group needs the vectors again."""
+        return self.featured if self.layout.groups > 1 else 0

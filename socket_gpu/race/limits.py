@@ -83,10 +83,10 @@ def _require_device(shape: SequenceShape) -> None:
 def shared_bytes(shape: SequenceShape) -> int:
     """The most that a block of any of the kernels needs."""
     layout, head_dim, parts = layout_of(shape), int(shape.planes[2]), parts_of(shape.dtype)
-    passes, gradients = SharedMemory(layout, head_dim, parts, parts), SharedMemory(layout, head_dim, parts, PARTS)
-    causal = shape.causal
-    walks = passes.read(causal), gradients.query_gradient(causal), gradients.key_gradient(causal)
-    return max(gradients.bucket_sums(), *walks)
+    memory, causal = SharedMemory(layout, head_dim, parts, PARTS), shape.causal
+    return max(
+        memory.bucket_sums(), *(walk(causal) for walk in (memory.read, memory.query_gradient, memory.key_gradient))
+    )
 
 
 def layout_of(shape: SequenceShape) -> BucketLayout:

@@ -21,33 +21,37 @@ template <int PARTS> __device__ __forceinline__ void split(u32 (&parts)[PARTS], 
     if constexpr (PARTS == 2) parts[1] = rounded(x - lower(parts[0]), y - upper(parts[0]));
 }
 
-// Rows of PITCH elements, 16 bytes a chunk; chunks are swapped within a row so that eight rows lie in eight groups of banks.
-// Part p of a number lies `next * p` chunks further in the row.
+// Rows of PITCH elements, 16 bytes a chunk, from an address that 128 divides. Chunks are swapped within 128 bytes, by a row's
+// last three bits, so that a column of chunks of eight rows lies in all banks. A chunk that is known to the compiler changes
+// an address by an exclusive or and a constant, whatever the lane.
 template <int PITCH, int ROWS> struct Matrix {
-    static constexpr int BYTES = 2 * PITCH * ROWS;
-    __nv_bfloat16* base;
-    __device__ __forceinline__ __nv_bfloat16* chunk(int row, int number) const { return base + row * PITCH + ((number ^ (row & 7)) << 3); }
-    __device__ __forceinline__ u32& pair(int row, int column) const { return *reinterpret_cast<u32*>(chunk(row, column >> 3) + (column & 7)); }
+    static constexpr int ROW_BYTES = 2 * PITCH, BYTES = ROW_BYTES * ROWS;
+    char* base;
+    __device__ __forceinline__ char* chunk(int row, int number) const { return base + row * ROW_BYTES + (((number & 7) ^ (row & 7)) << 4) + (number >> 3 << 7); }
+    __device__ __forceinline__ u32& pair(int row, int column) const { return *reinterpret_cast<u32*>(chunk(row, column >> 3) + (column & 7) * 2); }
+
+    // The lane's two elements, as a product's columns are spread, of rows `row` to row + 7 and one chunk.
+    __device__ __forceinline__ u32& lane_pair(int row, int number) const {
+        const int lane = threadIdx.x % 32, own = lane / 4 * ROW_BYTES + (lane / 4 << 4) + lane % 4 * 4;
+        return *reinterpret_cast<u32*>(base + row * ROW_BYTES + (own ^ (number & 7) << 4) + (number >> 3 << 7));
+    }
+    // The address of the row that a lane gives for four matrices, one below the other first or side by side first.
+    __device__ __forceinline__ u32 below_first(int row, int number) const {
+        const int lane = threadIdx.x % 32, own = lane % 16 * ROW_BYTES + ((lane / 16 ^ lane % 8) << 4);
+        return shared_address(base) + row * ROW_BYTES + (own ^ (number & 7) << 4) + (number >> 3 << 7);
+    }
+    __device__ __forceinline__ u32 beside_first(int row, int number) const {
+        const int lane = threadIdx.x % 32, own = (lane % 8 + lane / 16 * 8) * ROW_BYTES + ((lane / 8 % 2 ^ lane % 8) << 4);
+        return shared_address(base) + row * ROW_BYTES + (own ^ (number & 7) << 4) + (number >> 3 << 7);
+    }
 };
 
-// Fragments of 16 by 16 elements, from a row and a chunk on: of a left matrix, and of two right ones side by side. The second
-// of each pair reads a matrix that is stored with its rows and columns swapped.
-template <class M> __device__ __forceinline__ void load_left(u32 (&a)[4], M m, int row, int chunk) {
-    const int lane = threadIdx.x % 32;
-    load_matrices(a, m.chunk(row + lane % 16, chunk + lane / 16));
-}
-template <class M> __device__ __forceinline__ void load_left_swapped(u32 (&a)[4], M m, int row, int chunk) {
-    const int lane = threadIdx.x % 32;
-    load_swapped_matrices(a, m.chunk(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2));
-}
-template <class M> __device__ __forceinline__ void load_right(u32 (&b)[4], M m, int row, int chunk) {
-    const int lane = threadIdx.x % 32;
-    load_matrices(b, m.chunk(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2));
-}
-template <class M> __device__ __forceinline__ void load_right_swapped(u32 (&b)[4], M m, int row, int chunk) {
-    const int lane = threadIdx.x % 32;
-    load_swapped_matrices(b, m.chunk(row + lane % 16, chunk + lane / 16));
-}
+// Fragments of 16 by 16 elements, from a row and an even chunk on: of a left matrix, and of two right ones side by side. The
+// second of each reads a matrix that is stored with its rows and columns swapped.
+template <class M> __device__ __forceinline__ void load_left(u32 (&a)[4], M m, int row, int chunk) { load_matrices(a, m.below_first(row, chunk)); }
+template <class M> __device__ __forceinline__ void load_left_swapped(u32 (&a)[4], M m, int row, int chunk) { load_swapped_matrices(a, m.beside_first(row, chunk)); }
+template <class M> __device__ __forceinline__ void load_right(u32 (&b)[4], M m, int row, int chunk) { load_matrices(b, m.beside_first(row, chunk)); }
+template <class M> __device__ __forceinline__ void load_right_swapped(u32 (&b)[4], M m, int row, int chunk) { load_swapped_matrices(b, m.below_first(row, chunk)); }
 
 // c += a b, for columns 8 `half` to 8 `half` + 7 of b.
 template <int PA, int PB> __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[PA][4], const u32 (&b)[PB][4], int half) {
@@ -66,4 +70,9 @@ template <int PARTS> __device__ __forceinline__ void as_left(u32 (&a)[PARTS][4],
 #pragma unroll
         for (int p = 0; p < PARTS; ++p) a[p][i] = parts[p];
     }
+}
+
+template <int N> __device__ __forceinline__ void clear(float (&c)[N][4]) {
+#pragma unroll
+    for (int i = 0; i < 4 * N; ++i) c[i / 4][i % 4] = 0;
 }

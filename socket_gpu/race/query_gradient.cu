@@ -8,8 +8,13 @@
 //
 // Blocks walk as in read.cu; what a chunk's queries see of its own keys is (g v^T, masked) times the keys' features.
 //
-// Cost in bfloat16: 6 head_dim bytes a token, causal 10; about 4 F head_dim operations of features, causal
-// 6 F head_dim + 64 (F + head_dim), and, for two parts, up to three times as many.
+// Cost in bfloat16: 6 head_dim bytes a token and head, causal 10; 4 F head_dim operations, causal 8 F head_dim
+// + 80 (5 F + head_dim).
+//
+// 4 heads of 128 with 2^22 tokens, P = L = 4, bfloat16, on an H200, causal and not (21.5 GB, 5.1 ms; 12.9 GB, 3.1 ms at
+// 4.2 TB/s): v1 12.8 and 5.8 ms; v2, chunks asked for once their place is free, and three blocks a processor if not causal, 11.6
+// and 5.0; v3, addresses by an exclusive or (parts.cuh), which leaves no spills, 10.1 and 4.7. Left: the next chunk fetched
+// ahead into the L2 cache, 12.7 and 5.3.
 //
 // Reference: socket_theory/race/gradient.py, socket_theory/race/feature_gradient.py
 // Launcher: socket_gpu/race/query_gradient.py
@@ -32,7 +37,7 @@ template <typename T, QueryGradientConfig C> struct QueryGradientParams {
 };
 
 template <typename T, QueryGradientConfig C>
-__global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_constant__ QueryGradientParams<T, C> p) {
+__global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) query_gradient(const __grid_constant__ QueryGradientParams<T, C> p) {
     typedef Buckets<C> B;
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
@@ -53,16 +58,15 @@ __global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_consta
         sums.read(p.sums, state);
         sums.put(walk.operand, walk.masses);
     }
+    load_chunk<DIM>(query, q, p.query.token, begin, end);
 #pragma unroll 1
     for (int first = begin; first < end; first += CHUNK) {
-        load_chunk<DIM>(query, q, p.query.token, first, end);
-        load_chunk<DIM>(above, g, p.above.token, first, end);
-        if constexpr (C.causal) {
-            load_chunk<DIM>(walk.vectors, p.keys.of(pair, num_kv_heads), p.keys.token, first, end);
-            load_chunk<DIM>(values, p.values.of(pair, num_kv_heads), p.values.token, first, end);
-        }
+        if constexpr (C.causal) load_chunk<DIM>(walk.vectors, p.keys.of(pair, num_kv_heads), p.keys.token, first, end);
         commit_copies();
-        wait_for_copies<0>();
+        load_chunk<DIM>(above, g, p.above.token, first, end);
+        if constexpr (C.causal) load_chunk<DIM>(values, p.values.of(pair, num_kv_heads), p.values.token, first, end);
+        commit_copies();
+        wait_for_copies<1>();
         __syncthreads();
         const int own = walk.own_rows(first), sixteen = own / 16, row = first + own + lane / 4;
         const float there[2] = {row < end ? 1.0f : 0.0f, row + 8 < end ? 1.0f : 0.0f};
@@ -79,7 +83,9 @@ __global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_consta
             if constexpr (C.causal) walk.store_features(buckets, f, own, group, beta, there);
             buckets.project(query, own, walk.weights, group);
             buckets.features(f, group, beta, there);
+            wait_for_copies<0>();
             __syncthreads();
+            if (C.groups == 1 && first + CHUNK < end) load_chunk<DIM>(query, q, p.query.token, first + CHUNK, end);
 #pragma unroll
             for (int n = 0; n < 2 * B::STEPS; ++n) {
                 const float2 mass = *reinterpret_cast<const float2*>(walk.masses + 8 * n + lane % 4 * 2);
@@ -130,7 +136,7 @@ __global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_consta
         auto listed = [](const float(&c)[2 * B::STEPS][4], int vector, int m) { return c[m / 2][2 * vector + m % 2]; };
 
         float total[2] = {}, along[2] = {};
-#pragma unroll 1
+#pragma unroll(C.groups == 1 ? 2 : 1)
         for (int group = 0; group < C.groups; ++group) {
             measure(group);
 #pragma unroll
@@ -146,8 +152,8 @@ __global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_consta
             along[i] = sum_of_quad(along[i]) * inverse[i];
             if (lane % 4 == 0 && row + 8 * i < end) p.rows[(i64)head * p.tokens + row + 8 * i] = make_float2(inverse[i], -along[i]);
         }
-        float gradient[DIM / 8][4] = {};
-#pragma unroll 1
+        float gradient[DIM / 8][4];
+#pragma unroll(C.groups == 1 ? 2 : 1)
         for (int group = 0; group < C.groups; ++group) {
             if constexpr (C.groups > 1) measure(group);
 #pragma unroll
@@ -155,6 +161,7 @@ __global__ void __launch_bounds__(THREADS, 2) query_gradient(const __grid_consta
 #pragma unroll
                 for (int m = 0; m < B::LIST; ++m) f[i][m] *= (listed(towards, i, m) - along[i] * listed(masses, i, m)) * inverse[i];
             buckets.through(f, group, beta, of_beta);
+            if (group == 0) clear(gradient);
 #pragma unroll
             for (int n = 0; n < DIM / 16; ++n) buckets.to_vectors(gradient[2 * n], gradient[2 * n + 1], walk.weights, group, n);
         }

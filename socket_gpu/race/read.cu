@@ -5,8 +5,12 @@
 // of their features, masked. Of more than 64 features, sums cannot stay in registers: a tile is then 64 tokens, and its sums
 // are read a group of features at a time.
 //
-// Cost in bfloat16: 4 head_dim bytes a token, causal 8, the keys and values read besides; about 4 F head_dim operations,
-// causal 6 F head_dim + 64 (F + head_dim), of features and, for two parts, up to three times as many.
+// Cost in bfloat16: 4 head_dim bytes a token and head, causal 8; 2 F head_dim operations, causal 4 F head_dim
+// + 80 (F + head_dim), and with two parts up to three times as many.
+//
+// 4 heads of 128 with 2^22 tokens, P = L = 4, bfloat16, on an H200, causal and not (17.2 GB, 4.1 ms; 8.6 GB, 2.1 ms at
+// 4.2 TB/s): v1 8.1 and 3.9 ms; v2, the next queries asked for once their place is free, and three blocks a processor if not
+// causal, 7.9 and 3.3; v3, addresses by an exclusive or (parts.cuh), 7.0 and 3.1. Left: three blocks if causal, which spill, 9.7.
 //
 // Reference: socket_theory/race/passes.py
 // Launcher: socket_gpu/race/read.py
@@ -27,7 +31,7 @@ template <typename T, ReadConfig C> struct ReadParams {
 };
 
 template <typename T, ReadConfig C>
-__global__ void __launch_bounds__(THREADS, 2) read(const __grid_constant__ ReadParams<T, C> p) {
+__global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) read(const __grid_constant__ ReadParams<T, C> p) {
     typedef Buckets<C> B;
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
@@ -46,20 +50,19 @@ __global__ void __launch_bounds__(THREADS, 2) read(const __grid_constant__ ReadP
         sums.read(p.sums, state);
         sums.put(walk.operand, walk.masses);
     }
+    load_chunk<DIM>(query, q, p.query.token, begin, end);
 #pragma unroll 1
     for (int first = begin; first < end; first += CHUNK) {
-        load_chunk<DIM>(query, q, p.query.token, first, end);
-        if constexpr (C.causal) {
-            load_chunk<DIM>(walk.vectors, p.keys.of(pair, num_kv_heads), p.keys.token, first, end);
-            load_chunk<DIM>(values, p.values.of(pair, num_kv_heads), p.values.token, first, end);
-        }
+        if constexpr (C.causal) load_chunk<DIM>(walk.vectors, p.keys.of(pair, num_kv_heads), p.keys.token, first, end);
         commit_copies();
-        wait_for_copies<0>();
+        if constexpr (C.causal) load_chunk<DIM>(values, p.values.of(pair, num_kv_heads), p.values.token, first, end);
+        commit_copies();
+        wait_for_copies<1>();
         __syncthreads();
         const int own = walk.own_rows(first), sixteen = own / 16, row = first + own + lane / 4;
         const float there[2] = {row < end ? 1.0f : 0.0f, row + 8 < end ? 1.0f : 0.0f};
         float total[2] = {}, value[DIM / 8][4] = {}, among[SIXTEENS][2][4] = {};
-#pragma unroll 1
+#pragma unroll(C.groups == 1 ? 2 : 1)
         for (int group = 0; group < C.groups; ++group) {
             if constexpr (C.groups > 1) {
                 sums.read(p.sums, state + group);
@@ -70,7 +73,9 @@ __global__ void __launch_bounds__(THREADS, 2) read(const __grid_constant__ ReadP
             if constexpr (C.causal) walk.store_features(buckets, f, own, group, beta, there);
             buckets.project(query, own, walk.weights, group);
             buckets.features(f, group, beta, there);
+            wait_for_copies<0>();
             __syncthreads();
+            if (group == C.groups - 1 && first + CHUNK < end) load_chunk<DIM>(query, q, p.query.token, first + CHUNK, end);
             u32 asked[B::STEPS][C.parts][4];
 #pragma unroll
             for (int s = 0; s < B::STEPS; ++s) {

@@ -9,16 +9,18 @@ from socket_gpu.core._launch import element, launch
 from socket_gpu.race.arrays import Attention, TileSums, heads
 from socket_gpu.race.buckets import THREADS, SharedMemory, parts_of
 
+PARTS = 2
+
 
 def read_into(value: Any, of: Attention, sums: TileSums, causal: bool) -> None:
     """Outputs [B, Hq, T, D] from the sums over all keys or, causal, over the tiles before each."""
-    layout, parts = of.layout, parts_of(of.query.dtype)
-    kernel = compiled("race/read.cu", "read", element(of.query), **layout.settings(of.head_dim, parts), causal=causal)
+    layout = of.layout
+    kernel = compiled("race/read.cu", "read", element(of.query), **layout.settings(of.head_dim, PARTS), causal=causal)
     launch(
         kernel,
         (-(-of.query.shape[2] // sums.tile), int(of.query.shape[0] * of.query.shape[1])),
         THREADS,
-        SharedMemory(layout, of.head_dim, parts, parts).read(causal),
+        SharedMemory(layout, of.head_dim, parts_of(of.query.dtype), PARTS).read(causal),
         query=heads(of.query),
         keys=heads(of.keys),
         values=heads(of.values),

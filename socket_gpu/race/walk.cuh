@@ -24,13 +24,16 @@ __device__ __forceinline__ float sum_of_quad(float x) {
 // Rows `first` to first + 63 of a head, from `end` on the row before it again. With one part they arrive later.
 template <int DIM, class M, int PARTS, typename T>
 __device__ __forceinline__ void load_chunk(const M (&to)[PARTS], const T* head, i64 stride, int first, int end) {
-    for (int i = threadIdx.x; i < CHUNK * DIM / 8; i += THREADS) {
-        const int row = i / (DIM / 8), chunk = i % (DIM / 8);
-        const T* from = head + (i64)min(first + row, end - 1) * stride + chunk * 8;
+    constexpr int CHUNKS = DIM / 8, STEP = THREADS / CHUNKS;  // of rows
+    const int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+    const T* from = head + (i64)(first + row) * stride + chunk * 8;
+    const bool whole = first + CHUNK <= end;
+#pragma unroll
+    for (int i = 0; i < CHUNK / STEP; ++i) {
+        if (!whole) from = head + (i64)min(first + row + i * STEP, end - 1) * stride + chunk * 8;
         if constexpr (PARTS == 1) {
-            copy_async(to[0].chunk(row, chunk), from);
+            copy_async(to[0].chunk(row, chunk) + i * STEP * M::ROW_BYTES, from);
         } else {
-            uint4 words[PARTS];
             u32 pairs[4][PARTS];
             Pack<T> packs[sizeof(T) / 2];
 #pragma unroll
@@ -41,10 +44,10 @@ __device__ __forceinline__ void load_chunk(const M (&to)[PARTS], const T* head, 
                 split(pairs[j], Element<T>::up(packs[2 * j / Pack<T>::SIZE].at[at]), Element<T>::up(packs[2 * j / Pack<T>::SIZE].at[at + 1]));
             }
 #pragma unroll
-            for (int p = 0; p < PARTS; ++p) words[p] = make_uint4(pairs[0][p], pairs[1][p], pairs[2][p], pairs[3][p]);
-            *reinterpret_cast<uint4*>(to[0].chunk(row, chunk)) = words[0];
-            *reinterpret_cast<uint4*>(to[1].chunk(row, chunk)) = words[1];
+            for (int p = 0; p < PARTS; ++p)
+                *reinterpret_cast<uint4*>(to[p].chunk(row, chunk) + i * STEP * M::ROW_BYTES) = make_uint4(pairs[0][p], pairs[1][p], pairs[2][p], pairs[3][p]);
         }
+        from += STEP * stride;
     }
 }
 
@@ -52,11 +55,11 @@ __device__ __forceinline__ void load_chunk(const M (&to)[PARTS], const T* head, 
 struct Arena {
     char* at;
     template <class M, int PARTS> __device__ __forceinline__ void take(M (&made)[PARTS]) {
-        for (int p = 0; p < PARTS; ++p) made[p].base = reinterpret_cast<__nv_bfloat16*>(at), at += M::BYTES;
+        for (int p = 0; p < PARTS; ++p) made[p].base = at, at += M::BYTES;
     }
     __device__ __forceinline__ float* floats(int count) {
         float* made = reinterpret_cast<float*>(at);
-        at += count * sizeof(float);
+        at += (count + 31) / 32 * 128;
         return made;
     }
 };
@@ -103,40 +106,44 @@ template <auto C> struct GroupSums {
         for (int i = 0; i < 4; ++i) mass[i] = 0;
     }
 
-    // f(row of the group, column, the two sums there)
+    // f(row of the group without the lane's, chunk of columns, the lane's two sums there)
     template <class F> __device__ __forceinline__ void each(F f) {
-        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        const int warp = threadIdx.x / 32;
 #pragma unroll
         for (int m = 0; m < ROWS; ++m)
 #pragma unroll
             for (int n = 0; n < 2 * PAIRS; ++n)
 #pragma unroll
                 for (int half = 0; half < 2; ++half)
-                    f(16 * m + 8 * half + lane / 4, warp * (DIM / 4) + 8 * n + lane % 4 * 2, weighted[m][n][2 * half], weighted[m][n][2 * half + 1]);
+                    f(16 * m + 8 * half, warp * (DIM / 32) + n, weighted[m][n][2 * half], weighted[m][n][2 * half + 1]);
     }
     template <class F> __device__ __forceinline__ void each_mass(F f) {
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         if (warp < ROWS && lane % 4 == 0) f(16 * warp + lane / 4, mass[0]), f(16 * warp + 8 + lane / 4, mass[2]);
     }
 
+    static __device__ __forceinline__ float2* place(float* weighted, i64 number, int row, int chunk) {
+        const int lane = threadIdx.x % 32;
+        return reinterpret_cast<float2*>(weighted + (number * B::WIDTH + lane / 4) * DIM + lane % 4 * 2 + row * DIM + chunk * 8);
+    }
     // `number` of [sums, groups].
     __device__ __forceinline__ void read(Sums from, i64 number) {
-        each([&](int row, int column, float& x, float& y) {
-            const float2 two = *reinterpret_cast<const float2*>(from.weighted + (number * B::WIDTH + row) * DIM + column);
+        each([&](int row, int chunk, float& x, float& y) {
+            const float2 two = *place(from.weighted, number, row, chunk);
             x = two.x, y = two.y;
         });
         each_mass([&](int row, float& x) { x = from.mass[number * B::WIDTH + row]; });
     }
     __device__ __forceinline__ void write(Sums to, i64 number) {
-        each([&](int row, int column, float x, float y) { *reinterpret_cast<float2*>(to.weighted + (number * B::WIDTH + row) * DIM + column) = make_float2(x, y); });
+        each([&](int row, int chunk, float x, float y) { *place(to.weighted, number, row, chunk) = make_float2(x, y); });
         each_mass([&](int row, float x) { to.mass[number * B::WIDTH + row] = x; });
     }
     template <int PARTS> __device__ __forceinline__ void put(const Operand (&to)[PARTS], float* masses) {
-        each([&](int row, int column, float x, float y) {
+        each([&](int row, int chunk, float x, float y) {
             u32 parts[PARTS];
             split(parts, x, y);
 #pragma unroll
-            for (int p = 0; p < PARTS; ++p) to[p].pair(row, column) = parts[p];
+            for (int p = 0; p < PARTS; ++p) to[p].lane_pair(row, chunk) = parts[p];
         });
         each_mass([&](int row, float x) { masses[row] = x; });
     }

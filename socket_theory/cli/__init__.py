@@ -9,6 +9,7 @@ from socket_theory.cli.bench import bench_group
 from socket_theory.cli.deliver import Commands
 from socket_theory.cli.evaluate import evaluate_group
 from socket_theory.cli.fetch import fetch_command
+from socket_theory.cli.learning import learning_command
 from socket_theory.cli.ranking import ranking_command
 from socket_theory.cli.verify import claims_command, verify_command
 
@@ -22,3 +23,4 @@ def main() -> None:
 for command in (verify_command, claims_command, fetch_command, evaluate_group, bench_group):
     main.add_command(command)
 evaluate_group.add_command(ranking_command)
+evaluate_group.add_command(learning_command)

@@ -1,4 +1,4 @@
-"""`socket-theory bench`: how fast a decode step is on this machine's GPU, behind a correctness gate."""
+"""`socket-theory bench`: how fast the kernels are on this machine's GPU, behind a correctness gate."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import click
 from rich.console import Console
 
 from socket_gpu import missing_requirement
+from socket_gpu.race.cases import GROUP_NAMES as RACE_GROUP_NAMES
 from socket_gpu.socket_lsh.cases import GROUP_NAMES
 from socket_theory.cli.columns import Column, print_fitted
 from socket_theory.cli.deliver import deliver, say
 from socket_theory.cli.messages import plain_messages
 from socket_theory.cli.output import Output, json_option, json_text
+from socket_theory.cli.race_table import print_race
 from socket_theory.evaluate.capture import Capture, load_capture
 from socket_theory.evaluate.provenance import source_commit
 
-_PIPED_WIDTH = 150
+_PIPED_WIDTH, _RACE_PIPED_WIDTH = 150, 190
 _COLUMNS = (
     *(Column("method", right=False), Column("settings", least=10), Column("batch", drop=6), Column("heads", drop=5)),
     *(Column("tokens"), Column("kept", drop=2), Column("µs"), Column("quartiles", drop=4), Column("× dense", drop=1)),
     *(Column("bandwidth", drop=3), Column("stages, µs", drop=7, least=16)),
 )
 _Announce = Callable[[str], None]
+_Print = Callable[[dict[str, Any], Console], None]
 
 _CAPTURE = click.option(
     "--capture",
@@ -89,6 +92,31 @@ def santa_command(capture_path: Path | None, json_output: Output | None, commit:
     _run(bench, json_output, commit)
 
 
+@bench_group.command("race")
+@click.option(
+    "--only",
+    "groups",
+    multiple=True,
+    type=click.Choice(RACE_GROUP_NAMES),
+    help="One group of rows; repeat for more. All by default.",
+)
+@json_option
+@_COMMIT
+def race_command(groups: tuple[str, ...], json_output: Output | None, commit: str | None) -> None:
+    """Time RACE attention of whole sequences, forward and backward, beside other kernels and the CPU.
+
+    Graph replay, cold L2 cache, median of 30 runs, or of 5 where one takes more than 50 ms. Exits with 1, and shows no
+    speed, if any result fails its gate, and with 2 without a usable GPU.
+    """
+    _require_gpu()
+    from socket_gpu.race.bench import bench_race
+
+    def bench(known: str, announce: _Announce) -> dict[str, Any]:
+        return bench_race(groups or RACE_GROUP_NAMES, known, announce)
+
+    _run(bench, json_output, commit, print_race, _RACE_PIPED_WIDTH)
+
+
 def _loaded(capture_path: Path | None) -> Capture | None:
     return load_capture(capture_path) if capture_path else None
 
@@ -99,7 +127,13 @@ def _require_gpu() -> None:
         raise _NoGpuError(f"the benchmark needs a GPU, and {missing}")
 
 
-def _run(bench: Callable[[str, _Announce], dict[str, Any]], json_output: Output | None, commit: str | None) -> None:
+def _run(
+    bench: Callable[[str, _Announce], dict[str, Any]],
+    json_output: Output | None,
+    commit: str | None,
+    print_result: _Print | None = None,
+    piped_width: int = _PIPED_WIDTH,
+) -> None:
     """Write what `bench` finds for the commit where asked, and print it; what goes wrong is said in one line."""
     with plain_messages():
         known = commit or source_commit()
@@ -107,7 +141,7 @@ def _run(bench: Callable[[str, _Announce], dict[str, Any]], json_output: Output 
             raise click.UsageError("this copy of the source has no git history to name its commit: pass --commit HASH.")
         result = bench(known, lambda case: say(f"measuring {case}"))
         files = [(json_output, lambda: json_text(result))]
-        delivered = deliver(files, lambda console: _print_result(result, console), _PIPED_WIDTH)
+        delivered = deliver(files, lambda console: (print_result or _print_result)(result, console), piped_width)
     click.get_current_context().exit(0 if delivered else 1)
 
 

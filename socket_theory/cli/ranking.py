@@ -11,6 +11,7 @@ from rich.console import Console
 
 from socket_theory.cli.columns import Column, print_fitted
 from socket_theory.cli.deliver import deliver
+from socket_theory.cli.integers import integers
 from socket_theory.cli.messages import finishing, plain_messages
 from socket_theory.cli.output import Output, json_option, json_text
 from socket_theory.cli.stages import stages
@@ -25,19 +26,12 @@ _OPTIONS = {"num_keys": "--tokens", "num_trials": "--trials", "num_queries": "--
 _OPTIONS |= {"num_planes": "--planes", "num_tables": "--tables"}
 
 
-def _integers(context: click.Context, parameter: click.Parameter, given: str) -> list[int]:
-    try:
-        return sorted({int(number) for number in given.split(",")})
-    except ValueError:
-        raise click.BadParameter(f"{given!r} is not a list of integers: pass some such as 4,16,64.") from None
-
-
 @click.command("ranking")
 @click.option("--tokens", default=4096, show_default=True, help="Keys that are ranked.")
 @click.option("--head-dim", default=128, show_default=True, help="Length of a key.")
-@click.option("--planes", default="2,6,10", show_default=True, callback=_integers, help="Planes a table, to compare.")
-@click.option("--tables", default="20,60,180", show_default=True, callback=_integers, help="Tables, to compare.")
-@click.option("--ks", default="4,16,64,256,1024", show_default=True, callback=_integers, help="Sizes of the top k.")
+@click.option("--planes", default="2,6,10", show_default=True, callback=integers, help="Planes a table, to compare.")
+@click.option("--tables", default="20,60,180", show_default=True, callback=integers, help="Tables, to compare.")
+@click.option("--ks", default="4,16,64,256,1024", show_default=True, callback=integers, help="Sizes of the top k.")
 @click.option("--trials", default=16, show_default=True, help="Draws of keys, queries and planes; at least 2.")
 @click.option("--queries", default=4, show_default=True, help="Queries for each draw of keys.")
 @click.option("--seed", default=0, show_default=True, help="Of every draw.")

@@ -50,9 +50,10 @@ def prepared(
     room = check_capacity(capacity, rows.shape[2])
     with callers_stream(array_type):
         # The index is made from row-major copies, so the caller's memory order cannot change a rounding.
-        rows = rows.stored(room)
+        rows = rows.stored(room if method.keeps_rows else None)
         index = _apart(check_index(method, method.index(rows, drawn, given), rows), rows)
-    return Cache(method, rows if method.keeps_rows else NoRows.of(rows), index, drawn, batch_shape, array_type)
+    kept = rows if method.keeps_rows else NoRows.of(rows).with_capacity(room)
+    return Cache(method, kept, index, drawn, batch_shape, array_type)
 
 
 def _apart(index: Index, rows: Rows) -> Index:

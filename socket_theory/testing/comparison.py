@@ -30,6 +30,24 @@ def assert_close(actual: Any, expected: Any, dtype: Any) -> None:
         raise AssertionError(f"the relative RMS error is {error:.3g}, allowed for {dtype} is {allowed:g}.")
 
 
+def assert_rounded(actual: Any, expected: Any, largest: float = 1.1, rms: float = 1.05) -> None:
+    """AssertionError unless `actual` errs little more than `expected` does when it is rounded to the dtype of `actual`:
+    by `largest` times as much at most, and `rms` times as much in RMS. Both come as arrays on the host.
+    """
+    exact = np.asarray(expected, dtype=np.float64)
+    if np.shape(actual) != exact.shape:
+        raise AssertionError(f"shapes differ: {np.shape(actual)} against {exact.shape}.")
+    error, floor = (np.abs(array.astype(np.float64) - exact) for array in (actual, exact.astype(actual.dtype)))
+    for name, found, allowed in (
+        ("largest", error.max(), largest * floor.max()),
+        ("RMS", np.sqrt(np.mean(error**2)), rms * np.sqrt(np.mean(floor**2))),
+    ):
+        if not found <= allowed:
+            raise AssertionError(
+                f"the {name} error is {found:.3g}, allowed for rounded {actual.dtype} is {allowed:.3g}."
+            )
+
+
 def rounding_margin(keys: Array, planes: Planes, center: Array | float = 0.0) -> Array:
     """Where a bit is certain on every backend: |<k-c, w>| > d 2^-23 |k-c| |w|.
 

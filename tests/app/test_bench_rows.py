@@ -27,7 +27,7 @@ ATTENTION = Path(__file__).parents[2] / "docs" / "benchmarks" / "attention-smoll
 SCHEMA = [
     *("method", "settings", "batch", "num_qo_heads", "num_kv_heads", "kv_len", "head_dim", "nominal_bits"),
     *("bits_per_token", "kept_tokens", "us", "us_quartiles", "us_longest", "us_mean", "ratio_to_best_dense", "bytes"),
-    *("fraction_of_read_bandwidth", "stage_us", "misses", "note"),
+    *("fraction_of_read_bandwidth", "stage_us", "misses", "runs", "peak_bytes", "note"),
 ]
 
 

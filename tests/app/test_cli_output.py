@@ -45,7 +45,15 @@ def test_every_output_of_every_command_follows_the_one_rule() -> None:
         if option.opts[0] in ("--json", "--report")
     }
     named = {name for name, _ in outputs}
-    assert named == {"verify", "claims", "evaluate attention", "evaluate ranking", "bench decode", "bench santa"}
+    assert named == {
+        "verify",
+        "claims",
+        "evaluate attention",
+        "evaluate ranking",
+        "evaluate learning",
+        "bench decode",
+        "bench santa",
+    }
     assert all(isinstance(option.type, OutputFile) for option in outputs.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +129,9 @@ class Device:
 def backend(request: pytest.FixtureRequest) -> Device:
     if request.param == "numpy":
         return Device(resolve_backend("numpy"), np.asarray, np.asarray, 1e-6)
+    if os.environ.get("GPU_ON_CPU") == "1":
+        engine = request.getfixturevalue("gpu_on_cpu")
+        return Device(engine, engine.cupy.asarray, engine.cupy.asnumpy, 2e-2)
     missing = missing_requirement()
     if missing:
         pytest.skip(missing)

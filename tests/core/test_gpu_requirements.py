@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from socket_gpu.core import backend, requirements
+from socket_gpu.race.plan import RacePlan
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
-from socket_theory import Budget, Key, Santa, Socket
+from socket_theory import Budget, Key, Race, Santa, Socket
 
 KEY, KEYS = Key.from_seed(0), np.ones((1, 1, 4, 64), dtype=np.float16)
 
@@ -71,6 +72,7 @@ def test_a_package_that_does_not_import_is_named(monkeypatch):
 
 PLANS = {
     "decode": lambda: DecodePlan(Socket().prepare(KEYS, KEYS, key=KEY), num_qo_heads=1, budget=Budget(tokens=2)),
+    "race": lambda: RacePlan(Race().prepare(KEYS, KEYS, key=KEY), num_qo_heads=1),
     "santa": lambda: SantaPlan(Santa().prepare(KEYS, KEYS), num_qo_heads=1, key=KEY),
 }
 

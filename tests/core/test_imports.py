@@ -131,11 +131,17 @@ def test_only_what_is_slow_to_load_is_imported_inside_a_function() -> None:
     """The command line starts without the claims, the plots, joblib and the benchmarks; torch waits for a model."""
     late = {(module, name) for module in NAMES for name, found in own_imports(module).items() if found.in_function}
     assert late == {
+        ("socket_gpu.race.bench_peers", "socket_theory.evaluate.race_passes"),
+        ("socket_theory.cli.bench", "socket_gpu.race.bench"),
         ("socket_theory.cli.bench", "socket_gpu.santa.bench"),
         ("socket_theory.cli.bench", "socket_gpu.socket_lsh.bench"),
         ("socket_theory.cli.claim_id", "socket_theory.claims.registry"),
         ("socket_theory.cli.claim_id", "socket_theory.core.claim"),
         ("socket_theory.cli.evaluate", "socket_theory.report.attention_page"),
+        ("socket_theory.cli.learning", "socket_theory.evaluate.learning.experiment"),
+        ("socket_theory.cli.learning", "socket_theory.evaluate.learning.figure"),
+        ("socket_theory.cli.learning", "socket_theory.evaluate.learning.model"),
+        ("socket_theory.cli.learning", "socket_theory.evaluate.learning.train"),
         ("socket_theory.cli.ranking", "socket_theory.evaluate.ranking"),
         ("socket_theory.cli.verify", "socket_theory.claims.registry"),
         ("socket_theory.cli.verify", "socket_theory.report.verify_page"),

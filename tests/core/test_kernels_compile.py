@@ -26,10 +26,11 @@ import pytest
 import socket_gpu
 from socket_gpu.core._compile import OPTIONS, kernel_source, specialised
 from socket_gpu.core._launch import struct
+from socket_gpu.race.plan import RacePlan
 from socket_gpu.registry import CupyBackend
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
-from socket_theory import BorrowedRows, Budget, HardLSH, Key, PagedRows, Santa, Socket
+from socket_theory import BorrowedRows, Budget, HardLSH, Key, PagedRows, Race, Santa, Socket
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.hashing_method import HashingMethod
 
@@ -62,6 +63,13 @@ SANTA_STEPS = [
     (Santa(sampler="flash"), 128, "float16", 1),
     (Santa(sampler="flash", tile_len=96), 64, "bfloat16", 3),
     (Santa(sampler="flash", tile_len=1024), 64, "bfloat16", 3),
+]
+# Method, head_dim, dtype of keys and of values, query heads a KV head: no features that need more shared memory.
+RACE_STEPS = [
+    (Race(), 128, "bfloat16", "bfloat16", 4),
+    (Race(1, 2048), 64, "float16", "float32", 7),
+    (Race(12, 1), 256, "float32", "float16", 1),
+    (Race(3, 5), 16, "float64", "float64", 1),
 ]
 PAGES = (0, 16)
 # Launched, not compiled: many tables and the largest group, for every number of planes.
@@ -100,6 +108,7 @@ def launches_of(
     arch: str,
     santa_steps: Sequence[tuple[Any, ...]] = (),
     pages: Sequence[int] = (),
+    race_steps: Sequence[tuple[Any, ...]] = (),
 ) -> set[Launch]:
     """What these decode steps compile and launch, planned and eager, with an append."""
     seen = set()
@@ -131,6 +140,8 @@ def launches_of(
                 take(*step)
             for step in santa_steps:
                 take_santa(*step)
+            for step in race_steps:
+                take_race(*step)
             for page in pages:
                 take_owned(page)
     return seen
@@ -158,6 +169,15 @@ def take_santa(method: Santa, head_dim: int, dtype: str, group: int) -> None:
     plan = SantaPlan(cache, num_qo_heads=2 * group, key=Key.from_seed(1))
     plan.run(query)
     plan.append(keys[:, :, :1].copy(), keys[:, :, :1].copy())
+
+
+def take_race(method: Race, head_dim: int, dtype: str, value_dtype: str, group: int) -> None:
+    (keys, query), (values, _) = (ones(33, head_dim, name, group) for name in (dtype, value_dtype))
+    cache = method.prepare(keys, values, key=Key.from_seed(1), backend=CupyBackend(), capacity=66)
+    plan = RacePlan(cache, num_qo_heads=2 * group)
+    plan.run(query)
+    for tokens in (1, 32):
+        plan.append(keys[:, :, :tokens].copy(), values[:, :, :tokens].copy())
 
 
 def take_owned(page: int) -> None:
@@ -271,7 +291,7 @@ class Built:
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def built(request: pytest.FixtureRequest, nvrtc: NVRTC, cupy_on_cpu: ModuleType) -> Built:
-    launches = launches_of(cupy_on_cpu, STEPS, request.param, SANTA_STEPS, PAGES)
+    launches = launches_of(cupy_on_cpu, STEPS, request.param, SANTA_STEPS, PAGES, RACE_STEPS)
     one_each = {(launch.program, launch.params): launch for launch in launches}
     programs = [launch.program for launch in one_each.values()]
     assert len(set(programs)) == len(programs)
@@ -297,10 +317,10 @@ def test_launches_fit_in_the_shared_memory(built: Built) -> None:
 def test_loops_over_tokens_of_the_main_case_keep_their_state_in_registers(
     built: Built, cupy_on_cpu: ModuleType
 ) -> None:
-    names = {"hash_keys", "score", "attend", "score_tiles", "draw_values"}
+    names = {"hash_keys", "score", "attend", "score_tiles", "draw_values", "read_sums", "add_tokens"}
     launches = [
         launch
-        for launch in launches_of(cupy_on_cpu, MAIN, built.arch, SANTA_STEPS[:1], PAGES)
+        for launch in launches_of(cupy_on_cpu, MAIN, built.arch, SANTA_STEPS[:1], PAGES, RACE_STEPS[:1])
         if launch.program.name in names and "flash = true" not in launch.program.instance
     ]
     assert {launch.program.name for launch in launches} == names
@@ -321,7 +341,7 @@ def test_every_kernel_of_the_sources_is_launched(cupy_on_cpu: ModuleType) -> Non
     assert len(written) >= 8
     assert written == {
         (launch.program.file, launch.program.name)
-        for launch in launches_of(cupy_on_cpu, STEPS, "sm_90", SANTA_STEPS, PAGES)
+        for launch in launches_of(cupy_on_cpu, STEPS, "sm_90", SANTA_STEPS, PAGES, RACE_STEPS)
     }
 
 

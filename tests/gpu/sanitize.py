@@ -18,10 +18,11 @@ import cupy
 import numpy as np
 
 import socket_gpu
+from socket_gpu.race.plan import RacePlan
 from socket_gpu.registry import CupyBackend
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
-from socket_theory import Budget, HardLSH, Key, PagedRows, Santa, Socket
+from socket_theory import Budget, HardLSH, Key, PagedRows, Race, Santa, Socket
 from socket_theory.core.checks import bfloat16
 from socket_theory.core.hashing_method import HashingMethod
 
@@ -57,6 +58,16 @@ SANTA_STEPS = [
     (Santa(3), 64, "float16", 8),
     (Santa(7, "flash", 64), 64, "bfloat16", 3),
     (Santa(2, "flash", 96), 128, "float16", 1),
+]
+
+
+# Method, head_dim, dtype, length and dtype of values, query heads a KV head: slices that end between 32, as many planes
+# and as many buckets as there may be, every element.
+RACE_STEPS = [
+    (Race(4, 4), 128, "bfloat16", 128, "bfloat16", 4),
+    (Race(3, 5), 48, "float16", 40, "float32", 7),
+    (Race(1, 2048), 16, "float32", 8, "float16", 1),
+    (Race(12, 1, 6.0), 64, "float64", 34, "float64", 2),
 ]
 
 
@@ -108,6 +119,20 @@ def take_santa_steps(method: Santa, head_dim: int, dtype: str, group: int) -> No
         plan.append(keys[:, :, :count].copy(), values[:, :, :count].copy())
 
 
+def take_race_steps(method: Race, head_dim: int, dtype: str, value_dim: int, value_dtype: str, group: int) -> None:
+    """Three planned steps over two sequences, the second of one token, with appends, one of which does not fit."""
+    draw = KEY.generator()
+    types = [bfloat16() if name == "bfloat16" else np.dtype(name) for name in (dtype, value_dtype)]
+    query = cupy.asarray(draw.standard_normal((2, 2 * group, head_dim)).astype(types[0]))
+    keys = cupy.asarray(draw.standard_normal((2, 2, 47, head_dim)).astype(types[0]))
+    values = cupy.asarray(draw.standard_normal((2, 2, 47, value_dim)).astype(types[1]))
+    cache = method.prepare(keys, values, key=KEY, backend=CupyBackend(), capacity=85, kv_start=[0, 37], kv_len=[47, 1])
+    plan = RacePlan(cache, num_qo_heads=2 * group)
+    for count in (1, 35, 5):
+        plan.run(query)
+        plan.append(keys[:, :, :count].copy(), values[:, :, :count].copy())
+
+
 def take_steps_over_pages() -> None:
     """Steps of either family over shuffled pages of 7 slots, with tokens of their owner, the last beyond the pages."""
     draw = KEY.generator()
@@ -155,6 +180,8 @@ def launch_every_kernel() -> None:
         take_steps(*step)
     for santa_step in SANTA_STEPS:
         take_santa_steps(*santa_step)
+    for race_step in RACE_STEPS:
+        take_race_steps(*race_step)
     take_steps_over_pages()
     select_long_lists()
     select_wide_rows()

@@ -16,6 +16,8 @@ static void ptx(const char* wait_group, int open) {
 
 static void ptx(const char* prefetch, const void* address) {}
 
+static void ptx(const char* forget, float& x) {}
+
 static void ptx(const char* copy_async, unsigned to, const void* from) { fiber->copies.back().push_back({dynamic_shared + to, from}); }
 
 static void ptx(const char* add, float& sum, float term) { sum += term; }
