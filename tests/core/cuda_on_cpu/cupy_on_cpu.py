@@ -24,7 +24,12 @@ COMPILER = shutil.which("g++") or shutil.which("clang++")
 UNWRITTEN = -(2**30)
 INSTALL = "no C++ compiler is installed: install g++ or clang++."
 FLAGS = ["-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
-ATTRIBUTES = {"MaxSharedMemoryPerBlockOptin": 227 * 1024, "MultiProcessorCount": 6}
+ATTRIBUTES = {
+    "MaxSharedMemoryPerBlockOptin": 227 * 1024,
+    "MultiProcessorCount": 6,
+    "ComputeCapabilityMajor": 9,
+    "ComputeCapabilityMinor": 0,
+}
 RUN = """
 extern "C" const char* run(int x, int y, int threads, int shared_bytes, void** arguments) {
     return launch_with(KERNEL, x, y, threads, shared_bytes, arguments);
