@@ -5,12 +5,13 @@
 // of their features, masked. Of more than 64 features, sums cannot stay in registers: a tile is then 64 tokens, and its sums
 // are read a group of features at a time.
 //
-// Cost in bfloat16: 4 head_dim bytes a token and head, causal 8; 2 F head_dim operations, causal 4 F head_dim
-// + 80 (F + head_dim), and with two parts up to three times as many.
+// Cost in bfloat16: 4 head_dim bytes a token and head, causal 8; 6 F head_dim operations, causal 10 F head_dim
+// + 80 (3 F + 2 head_dim).
 //
 // 4 heads of 128 with 2^22 tokens, P = L = 4, bfloat16, on an H200, causal and not (17.2 GB, 4.1 ms; 8.6 GB, 2.1 ms at
 // 4.2 TB/s): v1 8.1 and 3.9 ms; v2, the next queries asked for once their place is free, and three blocks a processor if not
-// causal, 7.9 and 3.3; v3, addresses by an exclusive or (parts.cuh), 7.0 and 3.1. Left: three blocks if causal, which spill, 9.7.
+// causal, 7.9 and 3.3; v3, addresses by an exclusive or (parts.cuh), 7.0 and 3.1; v4, features and sums of two parts in place of
+// one, without which an output can be off by 2.6 times its rounding, 9.6 and 3.9. Left: three blocks if causal, which spill.
 //
 // Reference: socket_theory/race/passes.py
 // Launcher: socket_gpu/race/read.py

@@ -36,8 +36,7 @@ class RaceSequences:
     not wait, and read what the given arrays hold by then. They are launched on CuPy's current stream. A pass has no
     sums that depend on the order in which blocks run, so the same numbers give the same bits.
 
-    Products are of bfloat16 on tensor cores, added up in float32. In the forward pass features and sums are rounded to
-    bfloat16 if the arrays are of bfloat16. All else, which is gradients and the other dtypes, is taken apart into two
+    Products are of bfloat16 on tensor cores, added up in float32. What bfloat16 does not hold is taken apart into two
     numbers of bfloat16, which keeps 16 bits: so values in float32 are right to about 1e-5 of their size.
 
     Parameters
