@@ -36,8 +36,9 @@ class RaceSequences:
     not wait, and read what the given arrays hold by then. They are launched on CuPy's current stream. A pass has no
     sums that depend on the order in which blocks run, so the same numbers give the same bits.
 
-    Products are of bfloat16 on tensor cores, added up in float32. What bfloat16 does not hold is taken apart into two
-    numbers of bfloat16, which keeps 16 bits: so values in float32 are right to about 1e-5 of their size.
+    Products are of bfloat16 on tensor cores, added up in float32. A number that bfloat16 does not hold is taken apart
+    into two that it holds, which keep 16 bits: values in float32 are right to some 1e-5 of their size with a beta of 1,
+    and to three times that with the steepest.
 
     Parameters
     ----------
