@@ -58,20 +58,19 @@ INSTANCES = [
     replace(MAIN, causal=False),
     Case((4, 4), 128, "float32", True),
     Case((5, 5), 64, "float16", True),
-    Case((5, 5), 128, "bfloat16", False),
     Case((8, 1), 64, "float32", False),
     Case((1, 32), 64, "bfloat16", True),
-    Case((2, 3), 64, "float16", False),
+    Case((2, 3), 128, "bfloat16", False),
 ]
 # Vectors in float32 keep 16 bits, and an error of a projection counts beta-fold: values there are 1.1 to 3 times as far
 # off as the table allows.
-ROUGH = [INSTANCES[5], replace(INSTANCES[2], steep=True), replace(INSTANCES[5], steep=True)]
+ROUGH = [INSTANCES[4], replace(INSTANCES[2], steep=True), replace(INSTANCES[4], steep=True)]
 CASES = [
     *INSTANCES,
     *(replace(MAIN, tokens=tokens) for tokens in (1, 63, 64, 65)),
     replace(MAIN, tokens=200, batch=2, heads=(4, 2), strided=True),
     replace(MAIN, heads=(7, 1), steep=True),
-    *(replace(INSTANCES[number], steep=True) for number in (2, 3, 5)),
+    *(replace(INSTANCES[number], steep=True) for number in (2, 3, 4)),
     replace(INSTANCES[1], tokens=200, asked=70, heads=(4, 2), batch=2, strided=True),
     replace(INSTANCES[1], tokens=1, asked=65, heads=(7, 1)),
     replace(INSTANCES[3], tokens=65, heads=(2, 2)),
