@@ -124,8 +124,7 @@ def multiprocessors() -> int:
 
 def compute_capability() -> int:
     """The current device's compute capability times ten: 80, 90."""
-    device = current_device()
-    return 10 * _attribute("ComputeCapabilityMajor", device) + _attribute("ComputeCapabilityMinor", device)
+    return int(import_module("cupy").cuda.Device(current_device()).compute_capability)
 
 
 def current_device() -> int:

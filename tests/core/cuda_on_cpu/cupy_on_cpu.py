@@ -27,8 +27,6 @@ FLAGS = ["-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-fno-strict-aliasing", 
 ATTRIBUTES = {
     "MaxSharedMemoryPerBlockOptin": 227 * 1024,
     "MultiProcessorCount": 6,
-    "ComputeCapabilityMajor": 9,
-    "ComputeCapabilityMinor": 0,
 }
 RUN = """
 extern "C" const char* run(int x, int y, int threads, int shared_bytes, void** arguments) {
@@ -163,7 +161,9 @@ class CupyOnCpu(ModuleType):
         get_current_stream=Stream,
         Stream=Stream,
         runtime=SimpleNamespace(getDevice=lambda: 0),
-        Device=lambda number=0: SimpleNamespace(attributes=ATTRIBUTES, synchronize=lambda: None),
+        Device=lambda number=0: SimpleNamespace(
+            attributes=ATTRIBUTES, compute_capability="90", synchronize=lambda: None
+        ),
     )
 
     @staticmethod
