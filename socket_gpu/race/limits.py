@@ -12,7 +12,6 @@ from socket_gpu.race.buckets import (
     BucketLayout,
     SharedMemory,
     bucket_layout,
-    parts_of,
     tile_size,
 )
 from socket_gpu.race.query_gradient import PARTS
@@ -82,8 +81,8 @@ def _require_device(shape: SequenceShape) -> None:
 
 def shared_bytes(shape: SequenceShape) -> int:
     """The most that a block of any of the kernels needs."""
-    layout, head_dim, parts = layout_of(shape), int(shape.planes[2]), parts_of(shape.dtype)
-    memory, causal = SharedMemory(layout, head_dim, parts, PARTS), shape.causal
+    layout, head_dim = layout_of(shape), int(shape.planes[2])
+    memory, causal = SharedMemory(layout, head_dim, shape.dtype, PARTS), shape.causal
     return max(
         memory.bucket_sums(), *(walk(causal) for walk in (memory.read, memory.query_gradient, memory.key_gradient))
     )

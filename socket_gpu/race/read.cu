@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) read(const __grid_c
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
     Walk<T, C> walk(memory);
-    Matrix<DIM, CHUNK> query[PARTS], values[PARTS];
+    Matrix<DIM, CHUNK> query[VECTOR_PARTS<T>], values[PARTS];
     walk.arena.take(query);
     if constexpr (C.causal) walk.arena.take(values);
     const int tile = blockIdx.x, head = blockIdx.y, pair = head / p.heads_each, num_kv_heads = p.num_heads / p.heads_each;
@@ -45,9 +45,9 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) read(const __grid_c
     const T* q = p.query.of(head, p.num_heads);
     const i64 state = ((i64)pair * (p.tiles + 1) + (C.causal ? tile : p.tiles)) * C.groups;
     const float beta = *p.beta;
-    B::load_weights(walk.weights, p.planes);
     GroupSums<C> sums;
     if constexpr (C.groups == 1) {
+        B::load_weights(walk.weights, p.planes, 0);
         sums.read(p.sums, state);
         sums.put(walk.operand, walk.masses);
     }
@@ -66,13 +66,15 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) read(const __grid_c
 #pragma unroll(C.groups == 1 ? 2 : 1)
         for (int group = 0; group < C.groups; ++group) {
             if constexpr (C.groups > 1) {
+                B::load_weights(walk.weights, p.planes, group);
                 sums.read(p.sums, state + group);
                 sums.put(walk.operand, walk.masses);
+                __syncthreads();
             }
             B buckets;
             float f[2][B::LIST];
             if constexpr (C.causal) walk.store_features(buckets, f, own, group, beta, there);
-            buckets.project(query, own, walk.weights, group);
+            buckets.project(query, own, walk.weights);
             buckets.features(f, group, beta, there);
             wait_for_copies<0>();
             __syncthreads();

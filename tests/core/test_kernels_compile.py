@@ -374,7 +374,7 @@ def test_whole_sequences_fit_in_the_shared_memory_or_are_refused(arch: str, cupy
         else:
             assert max(launch.shared_bytes for launch in launches) <= SHARED_BYTES[arch]
     if arch == "sm_90":
-        assert refused == {(planes, 128, "float32", True) for planes in (5, 6, 7, 8)}
+        assert not refused
     else:
         assert not {one for one in refused if one[2] == "bfloat16" and (one[0] < 5 or one[1] == 64)}
 
@@ -404,7 +404,7 @@ def test_a_header_ends_with_the_files_that_define_launch_and_test_the_kernel(fil
 def test_sources_include_only_headers_that_every_installation_has() -> None:
     for file in KERNELS.glob("*/*.cu*"):
         for name in re.findall(r"#\s*include\s*[<\"](.+?)[>\"]", file.read_text()):
-            own = (KERNELS / "core" / name).is_file()
+            own = (KERNELS / name if "/" in name else KERNELS / "core" / name).is_file()
             assert own or name in ("cuda_fp16.h", "cuda_bf16.h") or name.startswith(("cuda/std/", "cub/")), file
 
 

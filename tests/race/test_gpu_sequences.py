@@ -19,7 +19,6 @@ from sequence_cases import (
     CASES,
     INSTANCES,
     MAIN,
-    ROUGH,
     Case,
     gradient_errors,
     in_8_bits,
@@ -80,11 +79,7 @@ def finished(cupy: Any, case: Case) -> RaceSequences:
     return passes
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=[pytest.mark.xfail(strict=True)] * (case in ROUGH)) for case in CASES],
-    ids=str,
-)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_are_those_of_the_reference(cupy: Any, case: Case) -> None:
     assert value_error(case, finished(cupy, case)) <= 1
 
