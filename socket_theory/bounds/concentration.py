@@ -113,7 +113,7 @@ def two_point_radius(delta: float, count: int, variance: ArrayLike, above: Array
     At most max(above, below), which no mean exceeds.
     """
     v, reach = _possible_variance(variance, above, below), np.maximum(above, below)
-    high = np.asarray(np.minimum(bernstein_radius(delta, count, v, reach), reach))
+    high = np.where(v > 0, np.minimum(bernstein_radius(delta, count, v, reach), reach), 0.0)
     low = np.zeros_like(high)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
