@@ -110,7 +110,7 @@ def test_two_point_bounds_broadcast() -> None:
 def test_the_radii_of_one_weight_are_near_the_truth_as_deployed(
     theta: float, bernstein: float, two_point: float
 ) -> None:
-    """P = 10, L = 60, tau = .4 and head_dim = 128: within 2 times the quantile, where a range of 1 is 100-230 times off.
+    """P = 10, L = 60, tau = .4, head_dim = 128: within 2 times the quantile, where a range of 1 is 100-230 times off.
 
     A weight sees of each plane its product with the query and, independent of it, with the rest of the key.
     """

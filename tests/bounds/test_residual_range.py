@@ -65,7 +65,7 @@ def test_one_long_value_is_no_longer_than_the_sum_of_the_lengths() -> None:
 
 def test_a_target_is_a_mean_of_the_values_and_the_origin_does_not_matter() -> None:
     values = np.random.default_rng(5).standard_normal((12, 3))
-    moved = residual_range_of_any_target(WEIGHTS, values + [10.0, -20.0, 30.0])
+    moved = residual_range_of_any_target(WEIGHTS, values + np.array([10.0, -20.0, 30.0]))
     assert moved == pytest.approx(residual_range_of_any_target(WEIGHTS, values))
     for value in values:
         assert residual_range(WEIGHTS, values - value) <= moved * (1 + 1e-12)
