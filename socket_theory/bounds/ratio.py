@@ -7,8 +7,10 @@ on it. It does not matter how a table comes to its weights. In SOCKET they are t
 query (y is y_tau, S9), in RACE those of the keys that one row sees with its query (R5). Common arguments:
 
 - `num_tables`: L, independent tables of iid Gaussian planes;
-- `weight_bound`: B with sum_i w_i <= B for *every* draw of the planes; the largest sum observed is not one;
-- `value_radius`: D = max |v_i - y|, so |X_l| <= B D;
+- `norm_bound`: R with |X_l| <= R for *every* draw of the planes, from `residual_range`; the largest |X_l| observed is
+  not one;
+- `weight_bound` and `value_radius`, in the paper's form only: B with sum_i w_i <= B for every draw, and
+  D = max |v_i - y|, so that |X_l| <= B D, which `residual_range` never exceeds;
 - `mass`: Z = sum_i kappa_i, the exact normaliser;
 - `realised_mass`: Z-bar = sum_i w-bar_i, of the same tables as the estimate;
 - `second_moment`: s^2 = E |X|^2, the first of `residual.ResidualMoments`.
@@ -25,6 +27,7 @@ from numpy.typing import ArrayLike
 
 from socket_theory.bounds.concentration import bernstein_radius, bernstein_terms, hoeffding_radius, hoeffding_terms
 from socket_theory.bounds.residual import ResidualMoments
+from socket_theory.bounds.residual_range import residual_range, residual_range_of_any_target
 from socket_theory.core.arguments import (
     Float,
     moderate_number,
@@ -70,7 +73,7 @@ def normaliser_failure_tables(delta: float, mass: float, mass_second_moment: flo
 def hoeffding_ratio_radius(
     delta: float, num_tables: int, weight_bound: float, value_radius: float, mass: float
 ) -> float:
-    """(2 B D / Z) sqrt(2 ln(4/delta) / L), for L >= `normaliser_tables`; infinity below, where it says nothing."""
+    """The paper's form: (2 B D / Z) sqrt(2 ln(4/delta) / L), for L >= `normaliser_tables`; infinity below."""
     if require_count("num_tables", num_tables) < normaliser_tables(delta, weight_bound, mass):
         return float("inf")
     return float(hoeffding_radius(delta / 2, num_tables, 2 * _norm_bound(weight_bound, value_radius) / mass))
@@ -84,47 +87,33 @@ def hoeffding_ratio_tables(epsilon: float, delta: float, weight_bound: float, va
     return max(condition, round_up(terms, "epsilon", epsilon))
 
 
-def plug_in_radius(
-    delta: float, num_tables: int, weight_bound: ArrayLike, value_radius: ArrayLike, realised_mass: ArrayLike
-) -> Float:
-    """(B D / Z-bar) sqrt(2 ln(2/delta) / L), without a condition on L."""
-    radius = _norm_bound(weight_bound, value_radius) / require_above_zero("realised_mass", realised_mass)
-    return hoeffding_radius(delta, num_tables, radius)
+def plug_in_radius(delta: float, num_tables: int, norm_bound: ArrayLike, realised_mass: ArrayLike) -> Float:
+    """(R / Z-bar) sqrt(2 ln(2/delta) / L), without a condition on L."""
+    bound = require_nonnegative("norm_bound", norm_bound)
+    return hoeffding_radius(delta, num_tables, bound / require_above_zero("realised_mass", realised_mass))
 
 
-def plug_in_tables(epsilon: float, delta: float, weight_bound: float, value_radius: float, realised_mass: float) -> int:
-    """2 (B D / (Z-bar epsilon))^2 ln(2/delta), for a Z-bar that stays as given."""
+def plug_in_tables(epsilon: float, delta: float, norm_bound: float, realised_mass: float) -> int:
+    """2 (R / (Z-bar epsilon))^2 ln(2/delta), for a Z-bar that stays as given."""
     deviation = moderate_number("epsilon", epsilon) * moderate_number("realised_mass", realised_mass)
-    terms = hoeffding_terms(deviation, delta, float(_norm_bound(weight_bound, value_radius)))
-    return round_up(terms, "epsilon", epsilon)
+    return round_up(hoeffding_terms(deviation, delta, nonnegative_number("norm_bound", norm_bound)), "epsilon", epsilon)
 
 
 def bernstein_ratio_radius(
-    delta: float,
-    num_tables: int,
-    second_moment: ArrayLike,
-    weight_bound: ArrayLike,
-    value_radius: ArrayLike,
-    realised_mass: ArrayLike,
+    delta: float, num_tables: int, second_moment: ArrayLike, norm_bound: ArrayLike, realised_mass: ArrayLike
 ) -> Float:
-    """Bernstein's radius with variance s^2 and norm bound B D, divided by Z-bar."""
-    radius = bernstein_radius(delta, num_tables, second_moment, _norm_bound(weight_bound, value_radius))
+    """Bernstein's radius with variance s^2 and norm bound R, divided by Z-bar."""
+    radius = bernstein_radius(delta, num_tables, second_moment, require_nonnegative("norm_bound", norm_bound))
     return np.asarray(radius / require_above_zero("realised_mass", realised_mass))
 
 
 def bernstein_ratio_tables(
-    epsilon: float,
-    delta: float,
-    second_moment: float,
-    weight_bound: float,
-    value_radius: float,
-    realised_mass: float,
+    epsilon: float, delta: float, second_moment: float, norm_bound: float, realised_mass: float
 ) -> int:
     """The inverse of `bernstein_ratio_radius`, for a Z-bar that stays as given."""
     deviation = moderate_number("epsilon", epsilon) * moderate_number("realised_mass", realised_mass)
-    radius = float(_norm_bound(weight_bound, value_radius))
-    variance = nonnegative_number("second_moment", second_moment)
-    return round_up(bernstein_terms(deviation, delta, variance, radius), "epsilon", epsilon)
+    variance, bound = nonnegative_number("second_moment", second_moment), nonnegative_number("norm_bound", norm_bound)
+    return round_up(bernstein_terms(deviation, delta, variance, bound), "epsilon", epsilon)
 
 
 def chebyshev_radius(delta: float, num_tables: int, second_moment: ArrayLike, realised_mass: ArrayLike) -> Float:
@@ -147,26 +136,35 @@ def fourth_moment_radius(delta: float, num_tables: int, moments: ResidualMoments
 
 
 def empirical_bernstein_radius(
-    delta: float, residuals: Float, masses: Float, weight_bound: float, value_diameter: float
+    delta: float, residuals: Float, masses: Float, weight_range: tuple[float, float], values_about_estimate: Float
 ) -> float:
-    """A radius from the tables alone, with y unknown; infinity where Z-bar <= zeta c, where it says nothing.
+    """A radius from the tables alone, with y unknown; infinity where its denominators are not positive.
 
-    [(s + R sqrt(2 ln(2/delta)/L)) c + 2 R ln(4/delta)/(3L)] / (Z-bar - zeta c) with R = B diam V,
-    s^2 = mean |X_l(y-hat)|^2, zeta^2 = mean Z_l^2 and c = sqrt(2 ln(4/delta)/L).
+    With c = sqrt(2 ln(4/delta)/L), f = c sqrt(2 ln(2/delta)/L) + 2 ln(4/delta)/(3L), s^2 = mean |X_l(y-hat)|^2 and
+    zeta^2 = mean Z_l^2 it is the smaller of
 
-    Shapes: residuals [L, E] = X_l(y-hat) about the estimate y-hat itself, masses [L] = Z_l (`table_residuals`).
+        (s c + R* f) / (Z-bar - zeta c)   and   (s c + R^ f) / (Z-bar - zeta c - B f),
+
+    R* the range of |X| about every possible y (`residual_range_of_any_target`), R^ that about y-hat
+    (`residual_range`) and B = N w_max: a y at distance r from y-hat has a range of at most R^ + B r.
+
+    Shapes: residuals [L, E] = X_l(y-hat) about the estimate y-hat itself and masses [L] = Z_l (`table_residuals`);
+    weight_range (low, high) of every weight; values_about_estimate [N, E] = v_i - y-hat.
     """
     log_2, log_4 = np.log(2 / require_delta(delta)), np.log(4 / require_delta(delta))
     z = require_nonnegative("masses", masses)
     if z.ndim != 1 or len(z) == 0:
         raise ValueError(f"masses has shape {z.shape}: pass [L], the sum of the weights of each of L >= 1 tables.")
     x, count = require_rows("residuals", residuals, len(z)), len(z)
-    bound = positive_number("weight_bound", weight_bound) * nonnegative_number("value_diameter", value_diameter)
     spread = np.sqrt(np.mean(np.sum(x**2, axis=1)))
     c = np.sqrt(2 * log_4 / count)
+    share = c * np.sqrt(2 * log_2 / count) + 2 * log_4 / (3 * count)
     left = float(np.mean(z) - np.sqrt(np.mean(z**2)) * c)
-    numerator = (spread + bound * np.sqrt(2 * log_2 / count)) * c + 2 * bound * log_4 / (3 * count)
-    return float(numerator / left) if left > 0 else float("inf")
+    about_any = residual_range_of_any_target(weight_range, values_about_estimate)
+    about_estimate = residual_range(weight_range, values_about_estimate)
+    slope = len(values_about_estimate) * weight_range[1] * share
+    forms = ((about_any, left), (about_estimate, left - slope))
+    return min(float((spread * c + bound * share) / room) if room > 0 else float("inf") for bound, room in forms)
 
 
 def _norm_bound(weight_bound: ArrayLike, value_radius: ArrayLike) -> Float:

@@ -74,6 +74,11 @@ def combine(*measurements: Measurement) -> Measurement:
     return Measurement(place.observed, place.allowed, tightness, sum((m.detail for m in measurements), ()))
 
 
+def mildest(*controls: Measurement) -> Measurement:
+    """Of several wrong variants the one nearest to passing, so that it is rejected only if all of them are."""
+    return min(controls, key=lambda m: (m.rejects, m.observed / m.allowed if m.allowed > 0 else np.inf))
+
+
 @dataclass(frozen=True)
 class Context:
     """What a check may use: its key, the effort, and the false-alarm probability that is its to spend.

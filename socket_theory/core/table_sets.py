@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.core.claim import Context, Measurement, combine
+from socket_theory.core.claim import Context, Measurement, combine, mildest
 from socket_theory.core.thresholds import failure_rate, tightness
 
 Float = NDArray[np.float64]
@@ -62,6 +62,19 @@ def misses_check(
     return combine(*(misses(part, setting, form) for part, setting in parts))
 
 
-def misses_control(context: Context, extremal: Setting[R], form: Form[R]) -> Measurement:
-    """On the extremal instance of the check alone."""
-    return misses(context.split(*INSTANCES)[1], extremal, form)
+def misses_control(
+    context: Context,
+    extremal: Setting[R],
+    form: Form[R],
+    tightest: Setting[R] | None = None,
+    shorter: Form[R] | None = None,
+) -> Measurement:
+    """On the extremal instance of the check alone; with `shorter`, a form of too short a range, on the tightest too.
+
+    Both are to be rejected.
+    """
+    _, control, tight = context.split(*INSTANCES)
+    wrong = [misses(control, extremal, form)]
+    if tightest is not None and shorter is not None:
+        wrong.append(misses(tight, tightest, shorter))
+    return mildest(*wrong)

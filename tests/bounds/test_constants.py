@@ -26,6 +26,11 @@ from socket_theory.bounds.concentration import (
     hoeffding_failure,
     hoeffding_radius,
     hoeffding_terms,
+    two_point_count,
+    two_point_failure,
+    two_point_radius,
+    two_point_tail,
+    two_point_terms,
 )
 from socket_theory.bounds.end_to_end import end_to_end
 from socket_theory.bounds.importance import SamplingSpread, plain_spread, value_aware_spread
@@ -54,6 +59,7 @@ from socket_theory.bounds.ratio import (
     plug_in_tables,
 )
 from socket_theory.bounds.residual import ResidualMoments, residual_covariance, spare_table_moments
+from socket_theory.bounds.residual_range import residual_range, residual_range_of_any_target
 from socket_theory.bounds.top_k import captured_mass_for_error, top_k_error_bound
 from socket_theory.core.thresholds import Moments, binomial_mean, bounded_mean, critical_count, failure_rate, tightness
 from socket_theory.santa.bounds import (
@@ -80,7 +86,7 @@ from socket_theory.socket_lsh.bounds.temperature import (
     uniform_output_bias_bound,
 )
 from socket_theory.socket_lsh.bounds.temperature_choice import optimal_temperature, signal_to_noise
-from socket_theory.socket_lsh.bounds.weight_range import collision_half_range, weight_bound
+from socket_theory.socket_lsh.bounds.weight_range import collision_half_range, collision_reach, weight_bound
 from socket_theory.socket_lsh.law import SoftKernel
 
 DELTA, COUNT, T = 0.05, 40, 0.3
@@ -98,6 +104,12 @@ NORMS = [math.hypot(*row) for row in ROWS]
 
 def bennett(excess: float) -> float:
     return (1 + excess) * math.log1p(excess) - excess
+
+
+def coins(t: float, v: float, b: float) -> float:
+    """The divergence of a coin of mean q from one of mean p."""
+    q, p = (v + b * t) / (v + b * b), v / (v + b * b)
+    return q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p))
 
 
 def sigma(x: float) -> float:
@@ -137,6 +149,37 @@ CONSTANTS: dict[str, tuple[Callable[[], Any], float]] = {
         lambda: bernstein_count(T, DELTA, V, R),
         math.ceil(2 * LN2 * (V / T**2 + R / (3 * T))),
     ),
+    "two_point_tail": (lambda: two_point_tail(T, COUNT, V, R), math.exp(-COUNT * coins(T, V, R))),
+    "two_point_failure": (
+        lambda: two_point_failure(T, COUNT, V, R, 0.9),
+        math.exp(-COUNT * coins(T, V, R)) + math.exp(-COUNT * coins(T, V, 0.9)),
+    ),
+    "two_point_radius": (
+        lambda: two_point_radius(
+            math.exp(-COUNT * coins(T, V, R)) + math.exp(-COUNT * coins(T, V, 0.9)), COUNT, V, R, 0.9
+        ),
+        T,
+    ),
+    "two_point_terms": (
+        lambda: two_point_terms(T, 2 * math.exp(-7.5 * coins(T, V, R)), V, R, R),
+        7.5,
+    ),
+    "two_point_count": (
+        lambda: two_point_count(T, 2 * math.exp(-7.5 * coins(T, V, R)), V, R, R),
+        8,
+    ),
+    "collision_reach": (
+        lambda: sum(collision_reach(KERNEL, 1.1, NORM)),
+        sigma(2 / 0.7) ** 3 - sigma(-2 / 0.7) ** 3,
+    ),
+    "residual_range": (
+        lambda: residual_range((0.2, 0.8), [[3.0, 4.0], [1.0, 0.0]]),
+        0.5 * math.sqrt(32) + 0.3 * min(6.0, math.sqrt(2 * (13 + math.sqrt(153)))),
+    ),
+    "residual_range_of_any_target": (
+        lambda: residual_range_of_any_target((0.2, 0.8), [[0.0, 1.0], [0.0, 3.0], [0.0, 8.0]]),
+        3 * (0.5 * 4 + 0.3 * math.sqrt(26 / 3 + 16)),
+    ),
     "weight_bound": (lambda: weight_bound(KERNEL, 20), 20 * sigma(2 / 0.7) ** 3),
     "paper_condition_tables": (
         lambda: paper_condition_tables(DELTA, 50.0, Z),
@@ -157,19 +200,19 @@ CONSTANTS: dict[str, tuple[Callable[[], Any], float]] = {
         math.ceil(8 * (B * D / (Z * 0.1)) ** 2 * LN4),
     ),
     "plug_in_radius": (
-        lambda: plug_in_radius(DELTA, COUNT, B, D, Z),
+        lambda: plug_in_radius(DELTA, COUNT, B * D, Z),
         B * D / Z * math.sqrt(2 * LN2 / COUNT),
     ),
     "plug_in_tables": (
-        lambda: plug_in_tables(0.1, DELTA, B, D, Z),
+        lambda: plug_in_tables(0.1, DELTA, B * D, Z),
         math.ceil(2 * (B * D / (Z * 0.1)) ** 2 * LN2),
     ),
     "bernstein_ratio_radius": (
-        lambda: bernstein_ratio_radius(DELTA, COUNT, V, B, D, Z),
+        lambda: bernstein_ratio_radius(DELTA, COUNT, V, B * D, Z),
         (B * D * LN2 / COUNT / 3 + math.sqrt((B * D * LN2 / COUNT / 3) ** 2 + 2 * V * LN2 / COUNT)) / Z,
     ),
     "bernstein_ratio_tables": (
-        lambda: bernstein_ratio_tables(0.1, DELTA, V, B, D, Z),
+        lambda: bernstein_ratio_tables(0.1, DELTA, V, B * D, Z),
         math.ceil(2 * LN2 * (V / (0.1 * Z) ** 2 + B * D / (3 * 0.1 * Z))),
     ),
     "chebyshev_radius": (

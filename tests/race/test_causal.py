@@ -41,9 +41,9 @@ def test_each_row_has_its_own_radius_at_its_share() -> None:
     fourth = causal_fourth_moment_radius(shares, TABLES, MOMENTS, MASSES)
     for t in range(5):
         share, bound = float(shares[t]), weight_bound(KERNEL, t + 1)
-        assert plug_in[t] == pytest.approx(plug_in_radius(share, TABLES, bound, RADII[t], MASSES[t]))
+        assert plug_in[t] == pytest.approx(plug_in_radius(share, TABLES, bound * RADII[t], MASSES[t]))
         assert fourth[t] == pytest.approx(fourth_moment_radius(share, TABLES, MOMENTS[t], MASSES[t]))
-        bernstein = bernstein_ratio_radius(share, TABLES, MOMENTS[t].second, bound, RADII[t], MASSES[t])
+        bernstein = bernstein_ratio_radius(share, TABLES, MOMENTS[t].second, bound * RADII[t], MASSES[t])
         assert moment[t] == pytest.approx(min(float(bernstein), fourth[t]))
 
 

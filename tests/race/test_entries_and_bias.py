@@ -11,6 +11,7 @@ from socket_theory.race.bounds.bias import first_order_bit_bias, kernel_bias_bou
 from socket_theory.race.bounds.entries import (
     bernstein_entry_radius,
     collision_half_range,
+    collision_reach,
     hoeffding_entry_radius,
     weight_bound,
 )
@@ -25,7 +26,9 @@ def test_entry_bounds_have_the_values_of_their_formulas() -> None:
     assert collision_half_range(KERNEL) == pytest.approx((HIGH - LOW) / 2, rel=1e-12)
     assert weight_bound(KERNEL, 20) == pytest.approx(20 * HIGH, rel=1e-12)
     assert hoeffding_entry_radius(KERNEL, 0.05, 40) == pytest.approx((HIGH - LOW) * math.sqrt(LOG / 80), rel=1e-12)
-    variance, linear = float(KERNEL.variance(*AT)), (HIGH - LOW) * LOG / 40 / 3
+    variance, mean = float(KERNEL.variance(*AT)), float(KERNEL.mean(*AT))
+    assert collision_reach(KERNEL, *AT) == (pytest.approx(HIGH - mean, rel=1e-12), pytest.approx(mean - LOW, rel=1e-12))
+    linear = max(HIGH - mean, mean - LOW) * LOG / 40 / 3
     expected = linear + math.sqrt(linear**2 + 2 * variance * LOG / 40)
     assert bernstein_entry_radius(KERNEL, 0.05, 40, *AT) == pytest.approx(expected, rel=1e-12)
 

@@ -10,11 +10,12 @@ import pytest
 
 from socket_theory.bounds.ratio import bernstein_ratio_radius, fourth_moment_radius, plug_in_radius
 from socket_theory.bounds.residual import ResidualMoments, residual_covariance, spare_table_moments
+from socket_theory.bounds.residual_range import residual_range
 from socket_theory.core.angular import angles
 from socket_theory.core.hashing import Planes
 from socket_theory.core.rng import Key
 from socket_theory.race.attention import race_attention
-from socket_theory.race.bounds.entries import hoeffding_entry_radius, weight_bound
+from socket_theory.race.bounds.entries import hoeffding_entry_radius
 from socket_theory.race.bounds.residual_moments import weight_covariance
 from socket_theory.race.bounds.rows import entrywise_radius, paper_row_radius
 from socket_theory.race.features import collision_weights
@@ -62,10 +63,10 @@ def test_forms_keep_their_promise_at_exact_moments_and_the_fourth_is_tight(row: 
     sets = draw(row, trials * TABLES, "trials").reshape(trials, TABLES, -1).mean(axis=1)
     masses = sets.sum(axis=1)
     errors = np.linalg.norm(sets @ about, axis=1) / masses
-    bound, radius = weight_bound(KERNEL, TOKENS), float(np.max(np.linalg.norm(about, axis=1)))
+    bound = residual_range(KERNEL.weight_range(), about)
     forms = {
-        "plug-in": plug_in_radius(DELTA, TABLES, bound, radius, masses),
-        "bernstein": bernstein_ratio_radius(DELTA, TABLES, exact.second, bound, radius, masses),
+        "plug-in": plug_in_radius(DELTA, TABLES, bound, masses),
+        "bernstein": bernstein_ratio_radius(DELTA, TABLES, exact.second, bound, masses),
         "fourth": fourth_moment_radius(DELTA, TABLES, exact, masses),
     }
     tightness = {name: 1 / np.quantile(errors / limit, 1 - DELTA) for name, limit in forms.items()}

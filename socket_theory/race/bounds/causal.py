@@ -69,7 +69,7 @@ def causal_moment_radius(
     fourth = causal_fourth_moment_radius(shares, num_tables, moments, realised_masses)
     spread, mass = require_nonnegative("value_radii", value_radii), np.asarray(realised_masses)
     bernstein = [
-        bernstein_ratio_radius(share, num_tables, moment.second, weight_bound(kernel, t + 1), spread[t], mass[..., t])
+        bernstein_ratio_radius(share, num_tables, moment.second, weight_bound(kernel, t + 1) * spread[t], mass[..., t])
         for t, (share, moment) in enumerate(zip(shares, moments, strict=True))
     ]
     return np.minimum(np.stack(bernstein, axis=-1), fourth)

@@ -24,6 +24,17 @@ def collision_half_range(kernel: RaceKernel) -> float:
     return (high - low) / 2
 
 
+def collision_reach(
+    kernel: RaceKernel, theta: ArrayLike, query_norm: ArrayLike, key_norm: ArrayLike
+) -> tuple[Float, Float]:
+    """(w_max - kappa, kappa - w_min): how far a weight can lie above its mean, and below it, broadcast (R4).
+
+    `above` and `below` of `bounds.concentration`, whose `two_point_radius` is sharper than the radii here.
+    """
+    (low, high), mean = kernel.weight_range(), kernel.mean(theta, query_norm, key_norm)
+    return np.maximum(high - mean, 0), np.maximum(mean - low, 0)
+
+
 def weight_bound(kernel: RaceKernel, num_keys: int) -> float:
     """B = N ((1 + tanh(beta)^2)/2)^P, the largest sum of N weights of one table (R5)."""
     return require_count("num_keys", num_keys) * kernel.weight_range()[1]
@@ -46,11 +57,12 @@ def bernstein_entry_radius(
     query_norm: ArrayLike,
     key_norm: ArrayLike,
 ) -> Float:
-    """Bernstein's radius with the exact variance of R2 and |w - kappa| <= w_max - w_min, broadcast (R4).
+    """Bernstein's radius with the exact variance of R2 and the larger of the weight's two reaches, broadcast (R4).
 
-    With a = ln(2/delta)/L and R = w_max - w_min it is R a/3 + sqrt((R a/3)^2 + 2 a Var w). It is below
-    `hoeffding_entry_radius` where Var w is well below R^2/4: at wide angles, many planes, and short vectors or small
-    beta. Raised, num_tables lowers it, first as 1/L and then as 1/sqrt(L).
+    With a = ln(2/delta)/L and R = max(w_max - kappa, kappa - w_min) it is R a/3 + sqrt((R a/3)^2 + 2 a Var w). It is
+    below `hoeffding_entry_radius` where Var w is well below (w_max - w_min)^2/4: at wide angles, many planes, and short
+    vectors or small beta. Raised, num_tables lowers it, first as 1/L and then as 1/sqrt(L).
     """
     variance = kernel.variance(theta, query_norm, key_norm)
-    return np.asarray(bernstein_radius(delta, num_tables, variance, 2 * collision_half_range(kernel)))
+    radius = np.maximum(*collision_reach(kernel, theta, query_norm, key_norm))
+    return np.asarray(bernstein_radius(delta, num_tables, variance, radius))

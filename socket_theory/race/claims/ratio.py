@@ -20,6 +20,7 @@ from socket_theory.core.claim import Claim, Context, Measurement, combine, inequ
 from socket_theory.core.table_sets import DELTA, Radius, misses_check, misses_control, table_sets
 from socket_theory.race.bounds.rows import paper_row_radius
 from socket_theory.race.claims.rows import (
+    COPIED_SIGNS,
     CROWD,
     FAIR_SIGNS,
     MANY_COPIES,
@@ -41,17 +42,18 @@ def _hoeffding(context: Context, row: Row, bounded: bool = True) -> Radius:
     return lambda x, z: hoeffding_ratio_radius(DELTA, len(z), bound, radius, mass)
 
 
-def _plug_in(context: Context, row: Row, divided: bool = True) -> Radius:
-    bound, radius = row.weight_bound, row.value_radius
-    return lambda x, z: float(plug_in_radius(DELTA, len(z), bound, radius, z.mean() if divided else 1.0))
+def _plug_in(context: Context, row: Row, divided: bool = True, rooted: bool = True) -> Radius:
+    bound = row.residual_range if rooted else row.residual_range / len(row.keys) ** 0.5
+    return lambda x, z: float(plug_in_radius(DELTA, len(z), bound, z.mean() if divided else 1.0))
 
 
 def _empirical_bernstein(context: Context, row: Row, bounded: bool = True) -> Radius:
-    bound, diameter = row.weight_bound, row.value_diameter
+    weights, count = row.kernel.weight_range(), len(row.keys)
 
     def radius(x: Float, z: Float) -> float:
-        about_estimate = x - z[:, None] * (x.mean(axis=0) / z.mean())
-        return empirical_bernstein_radius(DELTA, about_estimate, z, bound if bounded else float(z.max()), diameter)
+        shift = x.mean(axis=0) / z.mean()
+        ends = weights if bounded else (0.0, float(z.max()) / count)
+        return empirical_bernstein_radius(DELTA, x - z[:, None] * shift, z, ends, row.residuals - shift)
 
     return radius
 
@@ -63,10 +65,8 @@ def _moments(context: Context, row: Row) -> ResidualMoments:
 
 
 def _bernstein(context: Context, row: Row, divided: bool = True) -> Radius:
-    bound, radius, second = row.weight_bound, row.value_radius, _moments(context, row).second
-    return lambda x, z: float(
-        bernstein_ratio_radius(DELTA, len(z), second, bound, radius, z.mean() if divided else 1.0)
-    )
+    bound, second = row.residual_range, _moments(context, row).second
+    return lambda x, z: float(bernstein_ratio_radius(DELTA, len(z), second, bound, z.mean() if divided else 1.0))
 
 
 def _chebyshev(context: Context, row: Row, rooted: bool = True) -> Radius:
@@ -122,18 +122,25 @@ CLAIMS = (
     Claim(
         id="R5.plug-in",
         title="Rows: plug-in form",
-        statement="|O_i - O*_i| <= (B D/Z-bar_i) sqrt(2 ln(2/delta)/L) with probability 1 - delta, at any L.",
-        source="S9.plug-in",
+        statement="|O_i - O*_i| <= (R/Z-bar_i) sqrt(2 ln(2/delta)/L) with probability 1 - delta, at any L, R the range "
+        "of |X| by S9.plug-in with weights in [((1 - T^2)/2)^P, ((1 + T^2)/2)^P], T = tanh beta.",
+        source="S9.plug-in; R4.hoeffding",
         kind="tail",
-        wrong="no division by Z-bar, on two opposite keys that are rarely hit",
-        check=partial(misses_check, random=RANDOM, extremal=RARELY_HIT, tightest=FAIR_SIGNS, form=_plug_in),
-        control=partial(misses_control, extremal=RARELY_HIT, form=partial(_plug_in, divided=False)),
+        wrong="no division by Z-bar, on two opposite keys rarely hit; sqrt N left out, on copies of fair signs",
+        check=partial(misses_check, random=RANDOM, extremal=RARELY_HIT, tightest=COPIED_SIGNS, form=_plug_in),
+        control=partial(
+            misses_control,
+            extremal=RARELY_HIT,
+            form=partial(_plug_in, divided=False),
+            tightest=COPIED_SIGNS,
+            shorter=partial(_plug_in, rooted=False),
+        ),
     ),
     Claim(
         id="R5.empirical-bernstein",
         title="Rows: empirical Bernstein form",
-        statement="S9's empirical form, from the L tables of the row alone, holds with R = B diam V over the keys that "
-        "the row sees.",
+        statement="S9's empirical form, from the L tables of the row alone, holds with RACE's range of a weight and "
+        "the values of the keys that the row sees.",
         source="S9.empirical-bernstein",
         kind="tail",
         wrong="the largest realised sum of weights as B, on a crowd that most sets of tables never hit",
@@ -145,7 +152,7 @@ CLAIMS = (
     Claim(
         id="R5.bernstein",
         title="Rows: Bernstein form",
-        statement="With s^2 = E|X|^2, X = sum_j w_ij (v_j - O*_i), and R = B D, P(|X-bar| >= t) <= "
+        statement="With s^2 = E|X|^2, X = sum_j w_ij (v_j - O*_i), and R of R5.plug-in, P(|X-bar| >= t) <= "
         "2 exp(-L t^2 / (2 (s^2 + R t/3))), and |O_i - O*_i| = |X-bar|/Z-bar_i.",
         source="S9.bernstein; s^2 from 4000 spare tables plus 6 standard errors",
         kind="tail",

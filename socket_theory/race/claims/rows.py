@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from socket_theory.bounds.residual_range import residual_range
 from socket_theory.core import table_sets
 from socket_theory.core.angular import angles
 from socket_theory.core.claim import Context
@@ -58,8 +59,9 @@ class Row:
         return float(np.max(np.linalg.norm(self.residuals, axis=-1)))
 
     @property
-    def value_diameter(self) -> float:
-        return float(np.max(np.linalg.norm(self.values[:, None] - self.values, axis=-1)))
+    def residual_range(self) -> float:
+        """R, the largest |X| that weights in the kernel's range allow."""
+        return residual_range(self.kernel.weight_range(), self.residuals)
 
     @property
     def weight_bound(self) -> float:
@@ -104,6 +106,7 @@ RANDOM: Setting = (random_row, 100, 100)
 MANY_TABLES: Setting = (random_row, 500, 50)
 MANY_COPIES: Setting = (partial(_opposite, copies=16, num_planes=1), 50, 400)
 FAIR_SIGNS: Setting = (partial(_opposite, copies=1, num_planes=1), 50, 1000)
+COPIED_SIGNS: Setting = (partial(_opposite, copies=8, num_planes=1), 50, 1000)
 MANY_FAIR_SIGNS: Setting = (partial(_opposite, copies=1, num_planes=1), 1000, 300)
 ONE_TABLE: Setting = (partial(_opposite, copies=1, num_planes=4), 1, 4000)
 RARELY_HIT: Setting = (partial(_opposite, copies=1, num_planes=6), 150, 300)

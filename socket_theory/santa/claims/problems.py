@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from socket_theory.core.claim import Context, Measurement
+from socket_theory.core.claim import mildest as mildest
 from socket_theory.core.thresholds import Moments, bounded_mean
 from socket_theory.santa.estimator import Santa
 
@@ -125,8 +126,3 @@ def mean_of_law(drawn: Float, outputs: Float, chances: Float, mean: Float, level
 def largest_gap(seen: ArrayLike, expected: ArrayLike) -> Measurement:
     """The largest |seen - expected|, which rounding alone may cause."""
     return Measurement(float(np.max(np.abs(np.asarray(seen) - np.asarray(expected)))), ROUNDING)
-
-
-def mildest(*controls: Measurement) -> Measurement:
-    """Of several wrong variants the one nearest to passing, so that it is rejected only if all of them are."""
-    return min(controls, key=lambda m: (m.rejects, m.observed / m.allowed if m.allowed > 0 else np.inf))

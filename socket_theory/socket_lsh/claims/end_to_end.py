@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from socket_theory.bounds.end_to_end import ErrorTerms, end_to_end
 from socket_theory.bounds.importance import plain_spread
 from socket_theory.bounds.ratio import chebyshev_radius, hoeffding_ratio_radius, plug_in_radius
+from socket_theory.bounds.residual_range import residual_range
 from socket_theory.core.claim import Claim, Context, Measurement, combine, worst
 from socket_theory.core.hashing import Planes, apply_query_map, hash_keys, project_query
 from socket_theory.core.rng import Key
@@ -46,8 +47,7 @@ class Form:
 
 
 def _plug_in(problem: Problem, delta: float, count: int, mass: float) -> float:
-    bound, radius = weight_bound(problem.kernel, len(problem.keys)), problem.value_radius(problem.soft_target)
-    return float(plug_in_radius(delta, count, bound, radius, mass))
+    return float(plug_in_radius(delta, count, residual_range(problem.kernel.weight_range(), problem.residuals), mass))
 
 
 def _chebyshev(problem: Problem, delta: float, count: int, mass: float) -> float:

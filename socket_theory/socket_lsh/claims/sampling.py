@@ -9,20 +9,17 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from socket_theory.bounds.importance import SamplingSpread, plain_spread, value_aware_spread
 from socket_theory.core.claim import Claim, Context, Measurement, combine, worst
-from socket_theory.core.draws import draw_tokens, sample_mean
+from socket_theory.core.draws import sample_mean
 from socket_theory.core.hashing import Planes, apply_query_map, hash_keys, project_query, round_to_bfloat16
 from socket_theory.core.rng import uniform
-from socket_theory.core.thresholds import bennett_radius, failure_rate, tightness, trials_to_reject
+from socket_theory.core.thresholds import bennett_radius
 from socket_theory.socket_lsh.collisions import soft_collision_scores
 from socket_theory.socket_lsh.sampling import SocketSampling
 
 Float = NDArray[np.float64]
 NUM_PLANES, NUM_TABLES, TEMPERATURE, HEAD_DIM = 3, 20, 0.4, 8
-DELTA = 0.05
-HEADS_AT_ONCE, TRIALS_AT_ONCE = 2000, 20_000
-SIGNS, SIGNS_DELTA, NO_ROOT_2 = 64, 1e-3, 3.7e-3  # draws, and the binomial miss rate of a radius without its sqrt 2
+HEADS_AT_ONCE = 2000
 
 
 @dataclass(frozen=True)
@@ -62,10 +59,9 @@ class Instance:
 
 
 Estimates = Callable[[Instance, Context, int, int], Float]
-Radius = Callable[[SamplingSpread, float, int], float]
 
 
-def _random(context: Context) -> Instance:
+def random_instance(context: Context) -> Instance:
     """40 keys, values whose lengths spread over two orders of magnitude."""
     rng = context.generator()
     planes = Planes(rng.standard_normal((NUM_TABLES, NUM_PLANES, HEAD_DIM)))
@@ -80,7 +76,7 @@ def _value_aware_draws_plain_mean(instance: Instance, context: Context, samples:
 
 
 def _unbiased(context: Context, estimate: Estimates, value_aware: bool) -> Measurement:
-    instance, samples, trials = _random(context), 64, context.samples(400)
+    instance, samples, trials = random_instance(context), 64, context.samples(400)
     law, terms = instance.law(value_aware)
     target = law @ terms
     variance, bound = law @ (terms - target) ** 2, np.max(np.abs(terms - target), axis=0)
@@ -100,43 +96,12 @@ def _unbiased_control(context: Context) -> Measurement:
     return _unbiased(context.split("plain", "value-aware")[1], _value_aware_draws_plain_mean, True)
 
 
-def _deviation(context: Context, value_aware: bool, radius: Radius) -> Measurement:
-    """How often |y_M - y| exceeds its radius, against delta."""
-    instance, samples, trials = _random(context), 64, context.samples(1500)
-    weights, values = instance.weights, instance.values
-    spread = value_aware_spread(weights, values) if value_aware else plain_spread(weights, values)
-    bound, target = radius(spread, DELTA, samples), weights @ values / weights.sum()
-    errors = np.linalg.norm(instance.estimates(context, samples, trials, value_aware) - target, axis=-1)
-    failures = int(np.count_nonzero(errors > bound))
-    return failure_rate(failures, trials, DELTA, context.level(), tightness(bound, errors, DELTA))
-
-
-def _fair_signs(context: Context, radius: Radius, factor: float) -> Measurement:
-    """How often the mean of draws from two values +1 and -1 of equal weight exceeds `factor` times the radius."""
-    weights, values = np.ones(2), np.array([[1.0], [-1.0]])
-    bound = factor * radius(plain_spread(weights, values), SIGNS_DELTA, SIGNS)
-    trials, failures = context.samples(trials_to_reject(SIGNS_DELTA, NO_ROOT_2, context.level())), 0
-    for key, count in context.batches(trials, TRIALS_AT_ONCE):
-        means = values[draw_tokens(weights, key.generator().random((count, SIGNS))), 0].mean(axis=1)
-        failures += int(np.count_nonzero(np.abs(means) > bound))
-    return failure_rate(failures, trials, SIGNS_DELTA, context.level())
-
-
-def _deviation_check(context: Context, radius: Radius) -> Measurement:
-    plain, aware, signs = context.split("plain", "value-aware", "signs")
-    return combine(_deviation(plain, False, radius), _deviation(aware, True, radius), _fair_signs(signs, radius, 1.0))
-
-
-def _deviation_control(context: Context, radius: Radius) -> Measurement:
-    return _fair_signs(context.split("plain", "value-aware", "signs")[2], radius, 0.5**0.5)
-
-
 def _least_variance(context: Context, value_aware: bool) -> Measurement:
     """E|t|^2 of the law against 400 other importance laws, and the estimator's squared error against it.
 
     Norms rounded to bfloat16 cost a factor of at most 1 + 2^-16 (Kantorovich's inequality).
     """
-    instance, trials = _random(context), context.samples(1500)
+    instance, trials = random_instance(context), context.samples(1500)
     law, terms = instance.law(value_aware)
     weights = instance.weights / instance.weights.sum()
     others = context.key.fold_in("rivals").generator().dirichlet(np.ones(len(weights)), size=200)
@@ -163,27 +128,6 @@ CLAIMS = (
         wrong="value-aware draws with plain averaging, values of unequal length",
         check=_unbiased_check,
         control=_unbiased_control,
-    ),
-    Claim(
-        id="S10.hoeffding",
-        title="Sampling: Hoeffding radius",
-        statement="Given the tables, |y_{tau,L,M} - y_{tau,L}| <= D' sqrt(2 ln(2/delta)/M) with probability 1 - delta, "
-        "D' the largest distance of an averaged term from y_{tau,L}.",
-        source="Pinelis 1994, for iid centred vectors of bounded norm",
-        kind="tail",
-        wrong="sqrt 2 left out, on a mean of fair signs",
-        check=partial(_deviation_check, radius=SamplingSpread.hoeffding),
-        control=partial(_deviation_control, radius=SamplingSpread.hoeffding),
-    ),
-    Claim(
-        id="S10.bernstein",
-        title="Sampling: Bernstein radius",
-        statement="Given the tables, P(|y_{tau,L,M} - y_{tau,L}| >= t) <= 2 exp(-M t^2 / (2 (tr Cov + D' t/3))).",
-        source="Pinelis 1994, for iid centred vectors of bounded norm and variance",
-        kind="tail",
-        wrong="sqrt 2 left out, on a mean of fair signs",
-        check=partial(_deviation_check, radius=SamplingSpread.bernstein),
-        control=partial(_deviation_control, radius=SamplingSpread.bernstein),
     ),
     Claim(
         id="S10.value-aware",

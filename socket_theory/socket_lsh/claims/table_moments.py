@@ -8,11 +8,11 @@ import numpy as np
 
 from socket_theory.bounds.ratio import bernstein_ratio_radius, chebyshev_radius, fourth_moment_radius
 from socket_theory.bounds.residual import ResidualMoments, residual_covariance, spare_table_moments
+from socket_theory.bounds.residual_range import residual_range
 from socket_theory.core.angular import angles
 from socket_theory.core.claim import Claim, Context
 from socket_theory.core.table_sets import DELTA, Radius, misses_control, table_sets
 from socket_theory.socket_lsh.bounds.residual_moments import weight_covariance
-from socket_theory.socket_lsh.bounds.weight_range import weight_bound
 from socket_theory.socket_lsh.claims.bias import Problem
 from socket_theory.socket_lsh.claims.table_problems import (
     MANY_COPIES,
@@ -26,11 +26,8 @@ SPARE_TABLES, STANDARD_ERRORS = 4000, 6.0
 
 
 def _bernstein(context: Context, problem: Problem, divided: bool = True) -> Radius:
-    bound, radius = weight_bound(problem.kernel, len(problem.keys)), problem.value_radius(problem.soft_target)
-    second = problem.second_moment
-    return lambda x, z: float(
-        bernstein_ratio_radius(DELTA, len(z), second, bound, radius, z.mean() if divided else 1.0)
-    )
+    bound, second = residual_range(problem.kernel.weight_range(), problem.residuals), problem.second_moment
+    return lambda x, z: float(bernstein_ratio_radius(DELTA, len(z), second, bound, z.mean() if divided else 1.0))
 
 
 def _chebyshev(context: Context, problem: Problem, rooted: bool = True) -> Radius:
@@ -53,7 +50,7 @@ CLAIMS = (
     Claim(
         id="S9.bernstein",
         title="Finite tables: Bernstein form",
-        statement="With s^2 = E|X|^2 and R = B D, P(|X-bar| >= t) <= 2 exp(-L t^2 / (2 (s^2 + R t/3))), and "
+        statement="With s^2 = E|X|^2 and R of S9.plug-in, P(|X-bar| >= t) <= 2 exp(-L t^2 / (2 (s^2 + R t/3))), and "
         "|y_{tau,L} - y_tau| = |X-bar| / Z-bar.",
         source="S9.identity; Pinelis 1994; s^2 by quadrature over pairs of keys",
         kind="tail",
