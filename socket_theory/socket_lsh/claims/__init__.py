@@ -12,7 +12,9 @@ from socket_theory.socket_lsh.claims import (
     ranking,
     ratio,
     sampling,
+    spare_sets,
     table_moments,
+    table_variance,
     temperature,
     truncation,
 )
@@ -23,6 +25,8 @@ _MODULES = (
     concentration,
     ratio,
     table_moments,
+    table_variance,
+    spare_sets,
     sampling,
     bias,
     end_to_end,
