@@ -21,7 +21,7 @@ from socket_theory.socket_lsh.law import SoftKernel
 Float = np.ndarray[Any, np.dtype[np.float64]]
 KEYS, DIM, NORM, TABLES, DELTA = 8192, 128, 11.0, 60, 0.05
 KERNEL = SoftKernel(10, 0.4, "tanh_scaled", DIM)
-FEW, SETS = 120, 100
+FEW, SETS = 120, 60
 Instance = Callable[[np.random.Generator], tuple[Float, Float, Float]]
 
 
