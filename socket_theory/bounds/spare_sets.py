@@ -6,7 +6,7 @@ probability at most r/(K + 1), whatever their law. The r-th largest of the K is 
 most r/(K + 1), over the spare tables and those in use: with probability 1/20 by 19 sets and their largest error. No
 probability is spent on confidence.
 
-A radius that knows nothing of the law of X and is finite needs S >= L (1/(e delta) - 1) spare tables: where X = 0
+A radius that knows nothing of the law of X and is finite needs S > L (1/(e delta) - 1) spare tables: where X = 0
 except with probability 1/(S + L), all spare tables show 0 and yet just one of those in use does not, with probability
 above L/(e (S + L)), and its X may be of any length. K L = L (1/delta - 1) is less than 3 times that at delta = 1/20.
 """
