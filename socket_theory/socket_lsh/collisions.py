@@ -59,6 +59,20 @@ def soft_collision_scores(mapped: Float, codes: Codes, temperature: float) -> Fl
     return total / len(codes)
 
 
+def soft_collisions(mapped: Float, codes: Codes, temperature: float) -> Float:
+    """w_i^(l) of every table and key, by the same look-ups.
+
+    Shapes: mapped [L, P], codes [L, N] -> [L, N].
+    """
+    low, *high = _chunk_tables(mapped, temperature)
+    weights = np.empty(codes.shape)
+    for table, row in enumerate(codes):
+        low[table].take(row & _LOW_CHUNK, mode="clip", out=weights[table])
+        for entries in high:
+            weights[table] *= entries[table].take(row >> np.uint16(_CHUNK_BITS), mode="clip")
+    return weights
+
+
 def _chunk_tables(mapped: Float, temperature: float) -> list[Float]:
     zero, one = log_bit_probabilities(mapped, temperature)
     tables = []

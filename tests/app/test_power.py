@@ -24,6 +24,8 @@ SCALED_RADII = [
     ("S9.bernstein", CLAIMS + "table_moments", "bernstein_ratio_radius", 0.55),
     ("S9.chebyshev", CLAIMS + "table_moments", "chebyshev_radius", 0.6),
     ("S9.fourth-moment", CLAIMS + "table_moments", "fourth_moment_radius", 0.7),
+    ("S9.variance", CLAIMS + "table_variance", "variance_radius", 0.75),
+    ("S9.spare-sets", CLAIMS + "spare_sets", "spare_set_radius", 0.75),
     ("S10.hoeffding", BOUNDS + "importance", "hoeffding_radius", ROOT_HALF),
     ("S10.bernstein", BOUNDS + "importance", "bernstein_radius", ROOT_HALF),
     ("N5.koksma", SANTA + "variance", "koksma_radius", 0.9),

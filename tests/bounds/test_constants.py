@@ -58,8 +58,10 @@ from socket_theory.bounds.ratio import (
     plug_in_radius,
     plug_in_tables,
 )
+from socket_theory.bounds.ratio_variance import variance_radius, variance_tables
 from socket_theory.bounds.residual import ResidualMoments, residual_covariance, spare_table_moments
 from socket_theory.bounds.residual_range import residual_range, residual_range_of_any_target
+from socket_theory.bounds.spare_sets import spare_set_errors, spare_set_radius, spare_sets_needed
 from socket_theory.bounds.top_k import captured_mass_for_error, top_k_error_bound
 from socket_theory.core.thresholds import Moments, binomial_mean, bounded_mean, critical_count, failure_rate, tightness
 from socket_theory.santa.bounds import (
@@ -96,6 +98,7 @@ B, D, Z = 4.0, 1.5, 3.0  # weight bound, value radius, mass
 SPREAD = SamplingSpread(radius=R, variance=V)
 MOMENTS = ResidualMoments(second=2.0, trace_square=3.0, fourth=11.0)
 FOURTH = (11.0 + 39 * (2.0**2 + 2 * 3.0)) / 40**3
+SQUARE_VARIANCE = (11.0 - 2.0**2 + 2 * 39 * 3.0) / 40**3
 KERNEL, NORM = SoftKernel(3, 0.7, "tanh", 16), 2.0
 GAP = float(KERNEL.temperature_gap(NORM))
 ROWS = np.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0], [-2.0, 1.0]])
@@ -225,6 +228,21 @@ CONSTANTS: dict[str, tuple[Callable[[], Any], float]] = {
         lambda: fourth_moment_radius(DELTA, COUNT, MOMENTS, Z),
         (FOURTH / DELTA) ** 0.25 / Z,
     ),
+    "mean_square_variance": (lambda: MOMENTS.mean_square_variance(COUNT), SQUARE_VARIANCE),
+    "variance_radius": (
+        lambda: variance_radius(DELTA, COUNT, MOMENTS, Z),
+        math.sqrt(2.0 / COUNT + math.sqrt(SQUARE_VARIANCE * 19)) / Z,
+    ),
+    "variance_tables": (
+        lambda: variance_tables(T, DELTA, MOMENTS, Z),
+        next(n for n in range(2, 99) if 2 / n + math.sqrt(19 * (7 + 6 * (n - 1)) / n**3) <= (T * Z) ** 2),
+    ),
+    "spare_sets_needed": (lambda: spare_sets_needed(DELTA), 19),
+    "spare_set_errors": (
+        lambda: spare_set_errors(ROWS, np.array([1.0, 3.0, 4.0, 8.0]), 4)[0],
+        math.hypot(2.5 / 4, 2.0 / 4) / 4,
+    ),
+    "spare_set_radius": (lambda: spare_set_radius(2 / 21, np.arange(40.0)), 37.0),  # the third of 41
     "residual_covariance": (
         lambda: np.trace(residual_covariance(np.diag([1.0, 2.0, 3.0, 4.0]), ROWS)),
         sum((place + 1) * norm**2 for place, norm in enumerate(NORMS)),
@@ -374,6 +392,8 @@ def test_spare_moments_add_standard_errors_of_terms_and_of_a_u_statistic() -> No
     assert found.second == spread_of(squares, 1)
     assert found.trace_square == spread_of(partners, 2)
     assert found.fourth == spread_of([square**2 for square in squares], 1)
+    strays = [(square - statistics.fmean(squares)) ** 2 * 4 / 3 for square in squares]
+    assert found.square_variance == spread_of(strays, 1)
 
 
 def test_value_aware_draws_have_the_spread_worked_out_by_hand() -> None:

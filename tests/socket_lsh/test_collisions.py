@@ -28,6 +28,7 @@ from socket_theory.socket_lsh.collisions import (
     log_soft_collision_scores,
     log_soft_collisions,
     soft_collision_scores,
+    soft_collisions,
 )
 
 SEEDS = st.integers(0, 2**32)
@@ -61,6 +62,7 @@ def test_s1_soft_collision_is_the_softmax_over_the_corners(
     codes = np.tile(np.arange(2**num_planes, dtype=np.uint16), (2, 1))
     np.testing.assert_allclose(np.exp(log_soft_collisions(mapped, codes, temperature)), law, rtol=1e-10, atol=1e-300)
     np.testing.assert_allclose(soft_collision_scores(mapped, codes, temperature), law.mean(0), rtol=1e-10, atol=1e-300)
+    np.testing.assert_allclose(soft_collisions(mapped, codes, temperature), law, rtol=1e-10, atol=1e-300)
 
 
 @given(seed=SEEDS, temperature=st.floats(0.2, 100.0))

@@ -46,6 +46,7 @@ def test_spare_table_estimates_are_unbiased() -> None:
     assert np.mean([m.second for m in moments]) == pytest.approx(np.trace(SIGMA))
     assert np.mean([m.trace_square for m in moments]) == pytest.approx((SIGMA**2).sum())
     assert np.mean([m.fourth for m in moments]) == pytest.approx(np.mean(SQUARES**2))
+    assert np.mean([m.square_variance for m in moments]) == pytest.approx(np.var(SQUARES))
 
 
 @pytest.mark.parametrize("num_tables", [1, 2, 5])

@@ -1,7 +1,8 @@
 """What the moments of the table residual X = sum_i w_i (v_i - y_tau) are made of, which S9's moment forms need.
 
 Second moments are exact by quadrature over all pairs of keys, in a few seconds for 512 of them; beyond that, and for
-the fourth moment at any size, spare tables estimate them (`bounds.residual`).
+the fourth moment at any size, spare tables estimate them (`bounds.residual`), or bound the error itself without them
+(`bounds.spare_sets`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socket_theory.core.arguments import Float
-from socket_theory.socket_lsh.collisions import log_soft_collisions
+from socket_theory.socket_lsh.collisions import soft_collisions
 from socket_theory.socket_lsh.law import SoftKernel
 
 _CHUNK_TABLES = 64
@@ -43,7 +44,7 @@ def table_residuals(
     residuals, masses = np.empty((len(codes), values.shape[1])), np.empty(len(codes))
     for start in range(0, len(codes), _CHUNK_TABLES):
         tables = slice(start, start + _CHUNK_TABLES)
-        weights = np.exp(log_soft_collisions(mapped[tables], codes[tables], temperature))
+        weights = soft_collisions(mapped[tables], codes[tables], temperature)
         masses[tables] = weights.sum(axis=1)
         residuals[tables] = weights @ (values - target)
     return residuals, masses

@@ -13,7 +13,9 @@ from socket_theory.socket_lsh.claims import (
     ratio,
     sampling,
     sampling_radii,
+    spare_sets,
     table_moments,
+    table_variance,
     temperature,
     truncation,
 )
@@ -24,6 +26,8 @@ _MODULES = (
     concentration,
     ratio,
     table_moments,
+    table_variance,
+    spare_sets,
     sampling,
     sampling_radii,
     bias,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -35,14 +36,19 @@ def _chebyshev(context: Context, problem: Problem, rooted: bool = True) -> Radiu
     return lambda x, z: float(chebyshev_radius(DELTA, len(z), second, z.mean())) * (1.0 if rooted else DELTA**0.5)
 
 
-def _fourth_moment(context: Context, problem: Problem, cross_terms: bool = True) -> Radius:
+def problem_moments(context: Context, problem: Problem) -> ResidualMoments:
+    """s^2 and Sigma by quadrature, the other two from spare tables."""
     theta, between = angles(problem.query, problem.keys), angles(problem.keys, problem.keys)
     covariance = weight_covariance(problem.kernel, theta, between, problem.query_norm)
     sigma = residual_covariance(covariance, problem.values - problem.soft_target)
     (spare, _), *_ = table_sets(context.split("spare")[0], problem, SPARE_TABLES, 1)
-    fourth = spare_table_moments(spare, STANDARD_ERRORS).fourth
-    moments = ResidualMoments(float(np.trace(sigma)), float((sigma**2).sum()), fourth)
-    used = moments if cross_terms else ResidualMoments(0.0, 0.0, fourth)
+    estimated = spare_table_moments(spare, STANDARD_ERRORS)
+    return replace(estimated, second=float(np.trace(sigma)), trace_square=float((sigma**2).sum()))
+
+
+def _fourth_moment(context: Context, problem: Problem, cross_terms: bool = True) -> Radius:
+    moments = problem_moments(context, problem)
+    used = moments if cross_terms else ResidualMoments(0.0, 0.0, moments.fourth)
     return lambda x, z: float(fourth_moment_radius(DELTA, len(z), used, z.mean()))
 
 
