@@ -36,12 +36,10 @@ def misrank_hoeffding_range(gap: ArrayLike, num_tables: int, weight_span: float)
     return np.exp(-require_count("num_tables", num_tables) * ratio**2 / 2)
 
 
-def misrank_bernstein(
-    gap: ArrayLike, num_tables: int, difference_variance: ArrayLike, weight_span: float
-) -> Float:
-    """exp(-L Delta^2 / (2 (Var(w_a - w_b) + R Delta/3))), R = weight_span + Delta; see `SoftKernel.difference_variance`.
+def misrank_bernstein(gap: ArrayLike, num_tables: int, difference_variance: ArrayLike, weight_span: float) -> Float:
+    """exp(-L Delta^2 / (2 (Var(w_a - w_b) + R Delta/3))), R = weight_span + Delta.
 
-    R is the largest value of Delta - (w_a - w_b).
+    R is the largest value of Delta - (w_a - w_b). `SoftKernel.difference_variance` is exact.
     """
     delta, span = require_above_zero("gap", gap), require_above_zero("weight_span", weight_span)
     scale = 2 * (require_nonnegative("difference_variance", difference_variance) + (span + delta) * delta / 3)

@@ -22,7 +22,7 @@ import numpy as np
 from socket_theory.core.arguments import Float, nonnegative_number, require_delta, require_nonnegative
 from socket_theory.core.checks import require_count
 
-_GRID = 64
+_GRID = 63  # odd: the middle of a gap is in the grid
 _MOST_TABLES = 10**18
 
 
@@ -44,7 +44,7 @@ class KeyScores:
         means, variances = require_nonnegative("means", self.means), require_nonnegative("variances", self.variances)
         if means.ndim != 1 or means.shape != variances.shape or not len(means):
             raise ValueError(
-                f"means has shape {means.shape} and variances {variances.shape}: pass two of [N], a number for each key."
+                f"means has shape {means.shape} and variances {variances.shape}: pass [N], a number for each key."
             )
         low, high = self.weight_range
         if not 0 <= low <= means.min() <= means.max() <= high:
@@ -59,7 +59,7 @@ class KeyScores:
         return max(0.0, 1 - float(np.min(below.sum(axis=1) + above)) / k)
 
     def recall_failure(self, k: int, recall: float, num_tables: int) -> float:
-        """An upper bound, at most 1, on the probability that fewer than m = ceil(recall k) of the true top-k are kept."""
+        """An upper bound, at most 1, on the probability that fewer than m = ceil(recall k) of the true top-k stay."""
         wanted = self._wanted(k, recall)
         return self._failure(self._thresholds(k, wanted), k, wanted, require_count("num_tables", num_tables))
 
@@ -74,7 +74,9 @@ class KeyScores:
         """
         wanted, goal = self._wanted(k, recall), require_delta(delta)
         if self.means[wanted - 1] == self.means[k]:
-            raise ValueError(f"keys {wanted} and {k + 1} in order have the same kernel value: pass a smaller recall or k.")
+            raise ValueError(
+                f"keys {wanted} and {k + 1} in order have the same kernel value: pass a smaller recall or k."
+            )
         grid = self._thresholds(k, wanted)
         low, high = 0, 1
         while self._failure(grid, k, wanted, high) > goal:

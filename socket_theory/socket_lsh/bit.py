@@ -93,7 +93,7 @@ class BitLaw:
         high, low = (np.power.outer(side / scale, np.arange(orders)).T for side in (low + gain, low))
         cases = ((both, high, high), (near_a - both, high, low), (near_b - both, low, high))
         rest = (1 - near_a - near_b + both, low, low)
-        return sum((a * (weights * np.maximum(p, 0))) @ b.T for p, a, b in (*cases, rest))
+        return np.asarray(sum((a * (weights * np.maximum(p, 0))) @ b.T for p, a, b in (*cases, rest)))
 
     def _low_and_gain(self, nodes: Float, query_norm: Float) -> tuple[Float, Float]:
         from scipy.special import expit
