@@ -34,6 +34,12 @@ def test_recall_tables_is_the_smallest_that_keeps_the_failure(recall: float, del
     assert scores.recall_failure(3, recall, tables) <= delta < scores.recall_failure(3, recall, tables - 1)
 
 
+def test_a_share_of_the_top_is_rounded_up_to_whole_keys() -> None:
+    scores = coins(MEANS)
+    assert scores.recall_failure(3, 0.34, 50) == scores.recall_failure(3, 2 / 3, 50)
+    assert scores.recall_failure(3, 0.34, 50) > scores.recall_failure(3, 1 / 3, 50)
+
+
 @pytest.mark.parametrize("recall", [0.3, 0.6, 1.0])
 def test_drawn_coins_keep_the_recall_and_its_mean(recall: float) -> None:
     rng, scores, delta = np.random.default_rng(1), coins(MEANS), 0.2
