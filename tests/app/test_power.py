@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from socket_theory.bounds.large_deviations import TiltedLaw
+from socket_theory.bounds.recall import KeyScores
 from socket_theory.claims.registry import run_by_id
 from socket_theory.core.rng import Key
 from socket_theory.santa.samplers import iid_counts, stratified_counts, systematic_counts
@@ -93,16 +95,27 @@ def test_a_larger_exponent_of_a_tail_bound_is_refuted(
 @pytest.mark.statistical
 @pytest.mark.parametrize(
     ("claim_id", "module", "name", "share"),
-    [
-        ("S9.normaliser", "ratio", "paper_condition_tables", 0.35),
-        ("S14.recall", "ranking", "recall_tables", 0.4),
-    ],
+    [("S9.normaliser", "ratio", "paper_condition_tables", 0.35)],
 )
 def test_too_few_tables_are_refuted(
     monkeypatch: pytest.MonkeyPatch, claim_id: str, module: str, name: str, share: float
 ) -> None:
     change(monkeypatch, CLAIMS + module, name, lambda tables: round(share * tables))
     assert refuted(claim_id)
+
+
+@pytest.mark.statistical
+def test_too_few_tables_for_a_recall_are_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = KeyScores.recall_tables
+    monkeypatch.setattr(KeyScores, "recall_tables", lambda *given: round(0.4 * right(*given)))
+    assert refuted("S14.recall")
+
+
+@pytest.mark.statistical
+def test_a_larger_exponent_of_a_corrected_chernoff_bound_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = TiltedLaw.bahadur_rao
+    monkeypatch.setattr(TiltedLaw, "bahadur_rao", lambda *given: right(*given) ** 2)
+    assert refuted("S14.large-deviations")
 
 
 @pytest.mark.statistical

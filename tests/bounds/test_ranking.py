@@ -1,4 +1,4 @@
-"""Misranking, recall (S14) and captured mass (S13): exact two-table cases, inverses, order of the bounds."""
+"""Misranking (S14) and captured mass (S13): exact two-table cases, inverses, order of the bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from socket_theory.bounds.ranking import (
     misrank_hoeffding_range,
     misrank_hoeffding_range_tables,
     misrank_tables,
-    recall_tables,
 )
 from socket_theory.bounds.top_k import captured_mass_for_error, top_k_error_bound
 
@@ -29,7 +28,7 @@ def test_misrank_bounds_cover_independent_hard_collisions(near: float, far: floa
     exact = float(binom.pmf(counts, num_tables, near) @ binom.sf(counts - 1, num_tables, far))
     variance = near * (1 - near) + far * (1 - far)
     assert exact <= misrank_hoeffding(near - far, num_tables)
-    assert exact <= misrank_bernstein(near - far, num_tables, variance)
+    assert exact <= misrank_bernstein(near - far, num_tables, variance, 1.0)
 
 
 def test_a_narrow_range_of_weights_sharpens_the_bound() -> None:
@@ -51,29 +50,12 @@ def test_misrank_tables_is_the_smallest_that_keeps_the_failure(gap: float, failu
 def test_sharper_tables_are_the_smallest_that_keep_the_failure(gap: float, failure: float, spread: float) -> None:
     forms: list[tuple[int, Callable[[int], Any]]] = [
         (misrank_hoeffding_range_tables(gap, failure, spread), lambda n: misrank_hoeffding_range(gap, n, spread)),
-        (misrank_bernstein_tables(gap, failure, spread), lambda n: misrank_bernstein(gap, n, spread)),
+        (misrank_bernstein_tables(gap, failure, spread, 0.1), lambda n: misrank_bernstein(gap, n, spread, 0.1)),
     ]
     for tables, form in forms:
         assert form(tables) <= failure * (1 + 1e-9)
         assert tables == 1 or form(tables - 1) > failure
     assert misrank_hoeffding_range_tables(gap, failure, 1.0) == misrank_tables(gap, failure)
-
-
-def test_recall_tables_is_the_union_bound_over_pairs() -> None:
-    means = np.array([0.1, 0.9, 0.2, 0.6, 0.7])
-    tables = recall_tables(means, k=3, recall=0.5, delta=0.05)  # m = 2 of (.9, .7, .6), against (.2, .1): gap .5
-    pairs = 2 * 2
-    assert pairs * misrank_hoeffding(0.5, tables) <= 0.05 < pairs * misrank_hoeffding(0.5, tables - 1)
-    assert recall_tables(means, k=3, recall=1.0, delta=0.05) > tables
-
-
-def test_recall_tables_deliver_the_recall_on_independent_hard_collisions() -> None:
-    means, k, recall, delta = np.array([0.8, 0.75, 0.7, 0.3, 0.25, 0.2, 0.2]), 3, 0.9, 0.2
-    rng = np.random.default_rng(1)
-    tables = recall_tables(means, k, recall, delta)
-    scores = rng.binomial(tables, means, size=(2000, len(means)))
-    kept = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    assert np.mean((kept < k).mean(axis=1) < recall) <= delta
 
 
 def test_captured_mass_bounds_what_top_k_drops() -> None:
@@ -97,12 +79,9 @@ def test_captured_mass_bounds_what_top_k_drops() -> None:
         (lambda: misrank_tables(0.1, 0.0), "failure=0.0 was given"),
         (lambda: misrank_tables(1e-200, 0.1), r"gap=1e-200 needs more than 1e\+18 terms"),
         (lambda: misrank_hoeffding_range_tables(1e-200, 0.1, 1.0), "gap=1e-200 needs"),
-        (lambda: misrank_bernstein_tables(1e-200, 0.1, 1.0), "gap=1e-200 needs"),
-        (lambda: misrank_bernstein_tables(0.1, 0.1, -1.0), "difference_variance=-1.0 was given"),
-        (lambda: recall_tables(np.array([2e-200, 1e-200]), 1, 1.0, 0.1), "the gap of kernel_means=1e-200 needs"),
-        (lambda: recall_tables(np.ones(3), 3, 1.0, 0.1), "k=3 was given for 3 keys: pass a smaller k"),
-        (lambda: recall_tables(np.ones(3), 1, 1.0, 0.1), "keys 1 and 2 in order have the same kernel value"),
-        (lambda: recall_tables(np.ones(3), 1, 0.0, 0.1), r"recall=0.0 was given: pass a share in \(0, 1\]"),
+        (lambda: misrank_bernstein_tables(1e-200, 0.1, 1.0, 1.0), "gap=1e-200 needs"),
+        (lambda: misrank_bernstein_tables(0.1, 0.1, -1.0, 1.0), "difference_variance=-1.0 was given"),
+        (lambda: misrank_bernstein(0.1, 10, 1.0, 0.0), "weight_span=0.0 was given: pass finite numbers above 0"),
         (lambda: top_k_error_bound(1.5, 1.0), "captured_mass=1.5 was given: pass softmax mass"),
     ],
 )

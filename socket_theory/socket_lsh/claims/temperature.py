@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from scipy.special import ndtr
 
+from socket_theory.bounds.large_deviations import BERRY_ESSEEN
 from socket_theory.core.claim import Claim, Context, Measurement, combine, worst
 from socket_theory.core.thresholds import Moments, bennett_radius, bounded_mean
 from socket_theory.socket_lsh.bounds.temperature_choice import signal_to_noise
@@ -20,7 +21,6 @@ from socket_theory.socket_lsh.claims.instances import (
 from socket_theory.socket_lsh.law import SoftKernel
 
 HEAD_DIM = 8
-BERRY_ESSEEN = 0.4748  # Shevtsova 2011
 
 
 def _pair_moment(context: Context, correlation_known: bool) -> Measurement:
