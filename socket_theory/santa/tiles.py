@@ -51,7 +51,8 @@ def largest_remainder(masses: Float, num_samples: int) -> Int:
     of the masses is not within 1e-9 and within 1/S of 1.
     """
     budgets, fractions = split_quotas(masses, num_samples)
-    budgets[np.argsort(fractions, kind="stable")[len(budgets) - (num_samples - budgets.sum()) :]] += 1
+    ascending = np.argsort(fractions, kind="stable")
+    budgets[ascending[len(budgets) - (num_samples - budgets.sum()) :]] += 1
     return budgets
 
 
