@@ -52,29 +52,27 @@ def _entrywise(s: RaceSetting) -> Compared:
 
 
 def _furthest(s: RaceSetting, radii: Float) -> Compared:
-    """1 against the largest error over radius of a triangle; row 1 is exact."""
-    return 1.0, (s.triangle_sets[0] / radii)[:, 1:].max(axis=1)
+    """1 against the largest error over radius of a triangle's rows, but the first, which is exact."""
+    return 1.0, (s.triangle_sets[0][:, 1:] / radii[:, 1:]).max(axis=1)
 
 
 def _causal_plug_in(s: RaceSetting) -> Compared:
     spread = diameters_so_far(s.triangle.values)
-    return _furthest(
-        s, causal_plug_in_radius(row_shares(DELTA, ROWS), s.kernel, s.num_tables, spread, s.triangle_sets[1]) + _TINY
-    )
+    known = s.kernel, s.num_tables, spread, s.triangle_sets[1]
+    return _furthest(s, causal_plug_in_radius(row_shares(DELTA, ROWS), *known))
 
 
 def _causal_fourth_moment(s: RaceSetting) -> Compared:
     known = s.num_tables, s.triangle_moments, s.triangle_sets[1]
-    return _furthest(s, causal_fourth_moment_radius(row_shares(DELTA, ROWS), *known) + _TINY)
+    return _furthest(s, causal_fourth_moment_radius(row_shares(DELTA, ROWS), *known))
 
 
 def _causal_moment(s: RaceSetting) -> Compared:
     spread = s.triangle.distances.max(axis=1)
     known = s.kernel, s.num_tables, spread, s.triangle_moments, s.triangle_sets[1]
-    return _furthest(s, causal_moment_radius(row_shares(DELTA, ROWS), *known) + _TINY)
+    return _furthest(s, causal_moment_radius(row_shares(DELTA, ROWS), *known))
 
 
-_TINY = 1e-300  # the radius of row 1 is 0
 _SIGNS = "It adds up what either side may be thrown to, while at an angle well above 0 errors of both signs cancel."
 _ABSOLUTE = "It adds up the errors of all entries with their absolute values, as if no two ever cancelled."
 _UNION = " The union over rows adds a logarithm, while the errors of neighbouring rows are nearly the same."

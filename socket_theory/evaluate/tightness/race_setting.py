@@ -1,4 +1,4 @@
-"""RACE at one setting: fresh tables for entries, for one row that sees every key, and for all rows of a causal triangle."""
+"""RACE at one setting: fresh tables for entries, for a row that sees every key, and for the rows of a triangle."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RaceSetting:
         query, keys = query_and_keys(rng, ANGLES, *self.norms)
         weights = table_weights(query, keys, self.kernel, trials * self.num_tables, rng)
         means = weights.reshape(trials, self.num_tables, -1).mean(axis=1)
-        return np.abs(means - self.kernel.mean(ANGLES, *self.norms))
+        return np.asarray(np.abs(means - self.kernel.mean(ANGLES, *self.norms)))
 
     @cached_property
     def row(self) -> Row:

@@ -113,19 +113,19 @@ def _empirical_bernstein(s: TableSets) -> Compared:
     return [empirical_bernstein_radius(DELTA, x, z, *known) for x, z in pairs], s.errors
 
 
-ALL_ALIGNED = (
-    "It allows every table to weigh all keys with the largest weight and all values to lie on one side of y, while in a "
-    "table the weights differ and the values cancel."
+_ALIGNED = (
+    "It lets every table weigh all keys with the largest weight and all values lie on one side of y, while in a table "
+    "the weights differ and the values cancel."
 )
 _FORMS: tuple[tuple[str, str, str, Callable[[TableSets], Compared], str], ...] = (
-    ("hoeffding", "Hoeffding form", "hoeffding_ratio_radius", _hoeffding, ALL_ALIGNED),
-    ("plug-in", "plug-in form", "plug_in_radius", _plug_in, ALL_ALIGNED),
+    ("hoeffding", "Hoeffding form", "hoeffding_ratio_radius", _hoeffding, _ALIGNED),
+    ("plug-in", "plug-in form", "plug_in_radius", _plug_in, _ALIGNED),
     (
         "bernstein",
         "Bernstein form",
         "bernstein_ratio_radius",
         _bernstein,
-        "Its variance is right, but at this L its second term, which takes all keys at the largest weight, is the larger.",
+        "Its variance is right, but its second term, which takes all keys at the largest weight, is the larger one.",
     ),
     (
         "chebyshev",
@@ -147,7 +147,7 @@ _FORMS: tuple[tuple[str, str, str, Callable[[TableSets], Compared], str], ...] =
         "empirical Bernstein form",
         "empirical_bernstein_radius",
         _empirical_bernstein,
-        "Nothing exact is known to it: the second term has the largest weight on all keys, and the divisor pays for Z-bar.",
+        "It knows nothing exact: terms of 1/L have the largest weight on all keys, and the divisor pays for Z-bar.",
     ),
 )
 

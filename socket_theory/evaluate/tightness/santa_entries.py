@@ -87,7 +87,7 @@ SANTA_ENTRIES: tuple[Entry[SantaSetting], ...] = (
         f"{BOUNDS}.koksma_radius",
         "value",
         _koksma,
-        "It adds up the steps between all neighbouring values, which are as long as the values where these have no order.",
+        "It adds up the steps between all neighbouring values, which are long where the values have no order.",
     ),
     Entry(
         "N8.bound",

@@ -13,8 +13,9 @@ from socket_theory.evaluate.tightness.race_entries import RACE_ENTRIES
 from socket_theory.evaluate.tightness.race_setting import RaceSetting
 from socket_theory.evaluate.tightness.santa_entries import SANTA_ENTRIES
 from socket_theory.evaluate.tightness.santa_setting import SantaSetting
-from socket_theory.evaluate.tightness.socket_entries import SOCKET_ENTRIES
+from socket_theory.evaluate.tightness.socket_outputs import OUTPUTS
 from socket_theory.evaluate.tightness.socket_setting import SocketSetting
+from socket_theory.evaluate.tightness.socket_weights import WEIGHTS
 from socket_theory.race.law import RaceKernel
 from socket_theory.socket_lsh.law import SoftKernel
 
@@ -31,7 +32,9 @@ class Setting:
 
 
 def _socket(name: str, words: str, kernel: SoftKernel, norm: float, sizes: tuple[int, int, int]) -> Setting:
-    return Setting("SOCKET", name, words, SOCKET_ENTRIES, lambda n, key: SocketSetting(kernel, norm, *sizes, n, key))
+    return Setting(
+        "SOCKET", name, words, (*WEIGHTS, *OUTPUTS), lambda n, key: SocketSetting(kernel, norm, *sizes, n, key)
+    )
 
 
 def _race(name: str, words: str, kernel: RaceKernel, length: float, sizes: tuple[int, int, int]) -> Setting:
@@ -96,7 +99,6 @@ def evaluate_tightness(
     *,
     seed: int = 0,
     settings: tuple[Setting, ...] = SETTINGS,
-    on_setting: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Setting, list[Row]]]:
     """Every bound at every setting, as each is done: `trials` sets of tables, and ten times as many of what is cheap.
 
@@ -107,4 +109,3 @@ def evaluate_tightness(
     for setting in settings:
         problem = setting.make(trials, key.fold_in(setting.family).fold_in(setting.name))
         yield setting, [row_of(entry, setting.name, problem) for entry in setting.entries]
-        on_setting()

@@ -51,7 +51,7 @@ class SocketSetting:
         return Problem(self.kernel, query, keys, values)
 
     def angle_weights(self, count: int, rng: np.random.Generator) -> Float:
-        """w of keys at ANGLES in `count` tables [count, 4], by projections on the query and four directions beside it."""
+        """w of keys at ANGLES in `count` tables [count, 4], from projections on the query and four directions."""
         drawn = rng.standard_normal((count, self.kernel.num_planes, 1 + len(ANGLES)))
         mapped = apply_query_map(self.query_norm * drawn[..., 0], self.kernel.query_map, self.kernel.head_dim)
         signs = np.where(np.cos(ANGLES) * drawn[..., :1] + np.sin(ANGLES) * drawn[..., 1:] >= 0, 2.0, -2.0)
@@ -155,17 +155,14 @@ class SocketSetting:
 def first_counts(draw: Callable[[int], Float], passes: Callable[[Float], NDArray[np.bool_]]) -> NDArray[np.int64]:
     """The first number of tables at which sums over it pass, for each of K cases: [K].
 
-    `draw` gives [trials, count, ...] of fresh tables, `passes` of the sums over all tables so far [K]. Numbers up to ten
-    are tried one by one, and then in steps of a tenth. What has not passed at 20000 tables counts as that many.
+    `draw` gives [trials, count, ...] of fresh tables, `passes` of the sums over all tables so far [K]. Numbers up to
+    twenty are tried one by one, and then in steps of a tenth. What has not passed at 20000 counts as that many.
     """
-    total, count, found = 0.0 * draw(1).sum(axis=1), 0, None
-    while count < MOST_TABLES:
+    total, count = draw(1).sum(axis=1), 1
+    found = np.where(passes(total), 1, MOST_TABLES)
+    while (found == MOST_TABLES).any() and count < MOST_TABLES:
         step = max(1, count // BLOCK)
         total = total + draw(step).sum(axis=1)
         count += step
-        passed = passes(total)
-        found = np.full(passed.shape, MOST_TABLES) if found is None else found
-        found[passed & (found == MOST_TABLES)] = count
-        if (found < MOST_TABLES).all():
-            break
-    return np.asarray(found)
+        found = np.where((found == MOST_TABLES) & passes(total), count, found)
+    return found
