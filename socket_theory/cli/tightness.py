@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import click
+import joblib
 from rich.console import Console
 
 from socket_theory.cli.columns import Column, print_fitted
@@ -36,9 +37,10 @@ def tightness_command(trials: int, seed: int, json_output: Output | None, commit
     rows: list[dict[str, Any]] = []
     with plain_messages(), stages() as start:
         advance = start(f"comparing bounds at {len(SETTINGS)} settings, {trials} trials", len(SETTINGS))
-        for setting, found in evaluate_tightness(trials, seed=seed, settings=SETTINGS):
-            rows += [{"family": setting.family, **asdict(row)} for row in found]
-            advance()
+        with joblib.parallel_config(n_jobs=-1):
+            for setting, found in evaluate_tightness(trials, seed=seed, settings=SETTINGS):
+                rows += [{"family": setting.family, **asdict(row)} for row in found]
+                advance()
         described = [{"family": s.family, "name": s.name, "words": s.words} for s in SETTINGS]
         record: dict[str, Any] = {"schema": SCHEMA, "seed": seed, "trials": trials, "delta": DELTA}
         record |= {"commit": commit or source_commit(), "versions": versions(), "settings": described, "rows": rows}

@@ -66,7 +66,7 @@ def test_budgets_are_those_of_exact_arithmetic(weights, samples):
 
 
 def test_products_that_round_to_a_tie_are_told_apart():
-    """174/48 is 3.625 and 9 * 174/48 is 32.625, but no multiple of 1/3 is a float."""
+    """174/48 is 3.625 and 9 * 174/48 is 32.625, but the float that stands for 1/48 is below it."""
     masses = np.array([9.0, 6, 8, 6, 7, 3, 8, 1]) / 48
     assert largest_remainder(masses, 174).tolist() == exact_budgets(masses, 174) == [33, 22, 29, 22, 25, 11, 29, 3]
     assert 174 * masses[7] % 1 == 174 * masses[0] % 1  # rounded, the fractions tie and the later tile would be raised
