@@ -75,6 +75,7 @@ def _causal_moment(s: RaceSetting) -> Compared:
 
 _SIGNS = "It adds up what either side may be thrown to, while at an angle well above 0 errors of both signs cancel."
 _ABSOLUTE = "It adds up the errors of all entries with their absolute values, as if no two ever cancelled."
+_FEW = " Where it says nothing, the radius of an entry is beyond the mean weight."
 _UNION = " The union over rows adds a logarithm, while the errors of neighbouring rows are nearly the same."
 BIAS, ENTRIES, ROW, CAUSAL = (f"race.bounds.{name}" for name in ("bias", "entries", "rows", "causal"))
 
@@ -105,7 +106,7 @@ RACE_ENTRIES: tuple[Entry[RaceSetting], ...] = (
         "With so few tables the second term, of the range alone, is the larger.",
     ),
     *ratio_entries("R5", lambda s: s.sets),
-    Entry("R5.paper", "the paper's form, by entries", f"{ROW}.paper_row_radius", "tail", _paper_row, _ABSOLUTE),
+    Entry("R5.paper", "the paper's form, by entries", f"{ROW}.paper_row_radius", "tail", _paper_row, _ABSOLUTE + _FEW),
     Entry("R6.sharper", "a row, by entries", f"{ROW}.entrywise_radius", "tail", _entrywise, _ABSOLUTE),
     Entry(
         "R6.union",

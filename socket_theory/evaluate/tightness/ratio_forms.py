@@ -118,7 +118,13 @@ _ALIGNED = (
     "the weights differ and the values cancel."
 )
 _FORMS: tuple[tuple[str, str, str, Callable[[TableSets], Compared], str], ...] = (
-    ("hoeffding", "Hoeffding form", "hoeffding_ratio_radius", _hoeffding, _ALIGNED),
+    (
+        "hoeffding",
+        "Hoeffding form",
+        "hoeffding_ratio_radius",
+        _hoeffding,
+        f"{_ALIGNED} Where it says nothing, L is below its condition, which takes all keys at the largest weight too.",
+    ),
     ("plug-in", "plug-in form", "plug_in_radius", _plug_in, _ALIGNED),
     (
         "bernstein",
@@ -147,7 +153,8 @@ _FORMS: tuple[tuple[str, str, str, Callable[[TableSets], Compared], str], ...] =
         "empirical Bernstein form",
         "empirical_bernstein_radius",
         _empirical_bernstein,
-        "It knows nothing exact: terms of 1/L have the largest weight on all keys, and the divisor pays for Z-bar.",
+        "It knows nothing exact: terms of 1/L have the largest weight on all keys, and where it says nothing the tables are "
+        "too few for a divisor above 0.",
     ),
 )
 

@@ -106,7 +106,7 @@ SANTA_ENTRIES: tuple[Entry[SantaSetting], ...] = (
         "It places the tiles rounded up and the others at the two ends of all tile means, while their means are mixed.",
     ),
     Entry(
-        "N13.two-points",
+        "S10.hoeffding",
         "iid draws, Hoeffding",
         "bounds.importance.SamplingSpread.hoeffding",
         "tail",
