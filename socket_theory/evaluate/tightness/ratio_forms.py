@@ -153,8 +153,8 @@ _FORMS: tuple[tuple[str, str, str, Callable[[TableSets], Compared], str], ...] =
         "empirical Bernstein form",
         "empirical_bernstein_radius",
         _empirical_bernstein,
-        "It knows nothing exact: terms of 1/L have the largest weight on all keys, and where it says nothing the tables "
-        "are too few for a divisor above 0.",
+        "It knows nothing exact: terms of 1/L have the largest weight on all keys, and where it says nothing the "
+        "tables are too few for a divisor above 0.",
     ),
 )
 
