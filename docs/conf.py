@@ -31,8 +31,9 @@ extensions = [
     "santa_table",
     "settings_table",
     "rows_table",
+    "tightness_table",
 ]
-exclude_patterns = ["_build", "guide/generated", "benchmarks/generated"]
+exclude_patterns = ["_build", "guide/generated", "benchmarks/generated", "theory/generated"]
 nitpicky = True
 default_role = "code"
 

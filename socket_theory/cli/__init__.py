@@ -11,6 +11,7 @@ from socket_theory.cli.evaluate import evaluate_group
 from socket_theory.cli.fetch import fetch_command
 from socket_theory.cli.learning import learning_command
 from socket_theory.cli.ranking import ranking_command
+from socket_theory.cli.tightness import tightness_command
 from socket_theory.cli.verify import claims_command, verify_command
 
 
@@ -24,3 +25,4 @@ for command in (verify_command, claims_command, fetch_command, evaluate_group, b
     main.add_command(command)
 evaluate_group.add_command(ranking_command)
 evaluate_group.add_command(learning_command)
+evaluate_group.add_command(tightness_command)

@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from socket_theory.bounds.importance import SamplingSpread
 from socket_theory.core.arguments import Float, require_above_zero, require_delta, require_nonnegative, require_rows
 from socket_theory.core.checks import require_count
-from socket_theory.santa.law import stratum_laws, tile_means, tiled_covariances
+from socket_theory.santa.exact import strata_of
+from socket_theory.santa.law import tile_means, tiled_covariances
 from socket_theory.santa.samplers import Int, require_law
 from socket_theory.santa.tiles import flash_budgets, largest_remainder, tile_masses
 
@@ -59,15 +60,17 @@ def two_term_radius(delta: float, num_samples: int, spread: SamplingSpread) -> f
 def stratified_spread(weights: Float, values: Float, num_samples: int) -> SamplingSpread:
     """The mean of the strata's variances, and the largest distance of a row from the mean of a stratum it is in.
 
-    For `num_samples` draws; never above `plain_spread` in variance. Shapes: weights [N], values [N, E].
+    A row is in every stratum that it meets, however little of it: which ones is decided by the weights as they are
+    given, without rounding. For `num_samples` draws; never above `plain_spread` in variance.
+
+    Shapes: weights [N], values [N, E].
     """
-    laws = stratum_laws(weights, num_samples)
-    rows = require_rows("values", values, laws.shape[1])
-    radius = variance = 0.0
-    for law, drawn in zip(laws, _overlapping(laws), strict=True):
-        squares = ((rows[drawn] - law @ rows) ** 2).sum(axis=-1)
-        radius, variance = max(radius, float(np.sqrt(squares.max()))), variance + float(law[drawn] @ squares)
-    return SamplingSpread(radius, variance / num_samples)
+    law, samples = require_law(weights), require_count("num_samples", num_samples)
+    strata, tokens, overlaps = strata_of(law, samples)
+    rows = require_rows("values", values, len(law))[tokens]
+    means = np.add.reduceat(overlaps[:, None] * rows, np.searchsorted(strata, np.arange(samples)), axis=0)
+    squares = ((rows - means[strata]) ** 2).sum(axis=-1)
+    return SamplingSpread(float(np.sqrt(squares.max())), float(overlaps @ squares) / samples)
 
 
 def flash_spread(weights: Float, values: Float, num_samples: int, tile_len: int) -> SamplingSpread:
@@ -104,15 +107,6 @@ def koksma_radius(values: Float, num_samples: int) -> float:
     """
     steps = np.diff(require_rows("values", values), axis=0)
     return float(np.sqrt((steps * steps).sum(axis=-1)).sum() / require_count("num_samples", num_samples))
-
-
-def _overlapping(laws: Float) -> NDArray[np.bool_]:
-    """Whether a token meets a stratum, [S, N], but for a sliver that the rounding of an edge can make.
-
-    A token whose part is most of it meets the stratum however small it is.
-    """
-    sliver = laws.size * np.finfo(float).eps
-    return np.asarray(laws > np.minimum(sliver, laws.sum(axis=0) / 2))
 
 
 def _tiled_spread(law: Float, values: Float, tile_len: int, budgets: Int, shares: Float) -> SamplingSpread:

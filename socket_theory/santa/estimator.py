@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from socket_theory.core.checks import require_count
 from socket_theory.core.sampler import Sampler
+from socket_theory.santa.exact import require_draws
 from socket_theory.santa.samplers import iid_counts, stratified_counts, systematic_counts
 from socket_theory.santa.tiles import (
     flash_budgets,
@@ -43,8 +44,8 @@ class Santa(Sampler):
     Parameters
     ----------
     num_samples : int
-        S >= 1. The variance falls as 1/S for "iid" (N3), on real attention faster for the stratified and systematic
-        ones; rows read and time grow with S, slower than S where few tokens hold the mass. "flash" draws
+        S, from 1 to 2^32. The variance falls as 1/S for "iid" (N3), on real attention faster for the stratified and
+        systematic ones; rows read and time grow with S, slower than S where few tokens hold the mass. "flash" draws
         max(1, floor(S/T)) in each of its T tiles, "floor_one" S and one more a tile without any.
     sampler : str
         "phase_carried": systematic counts, one offset a head, the phase carried from tile to tile; "systematic": the
@@ -58,7 +59,8 @@ class Santa(Sampler):
     Raises
     ------
     TypeError, ValueError
-        For a count that is no integer of at least 1, an unknown sampler, or a tile_len with a sampler without tiles.
+        For a count that is no integer of at least 1, more than 2^32 samples, an unknown sampler, or a tile_len with a
+        sampler without tiles.
 
     References
     ----------
@@ -70,7 +72,7 @@ class Santa(Sampler):
     tile_len: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_samples", require_count("num_samples", self.num_samples))
+        object.__setattr__(self, "num_samples", require_draws(self.num_samples))
         if self.sampler not in get_args(ValueSampler):
             raise ValueError(f"sampler={self.sampler!r} is unknown: pass one of {', '.join(get_args(ValueSampler))}.")
         if self.sampler in _TILED:

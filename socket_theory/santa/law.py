@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from socket_theory.core.checks import require_count, require_numbers
+from socket_theory.santa.exact import strata_of
 from socket_theory.santa.samplers import Float, Int, probabilities, require_law, split_tiles, systematic_counts
 from socket_theory.santa.tiles import largest_remainder, require_budgets, tile_masses
 
@@ -76,11 +77,14 @@ def systematic_covariance(weights: Float, values: Float, num_samples: int) -> Fl
 
 
 def stratum_laws(weights: Float, num_samples: int) -> Float:
-    """The law of the draw in each stratum [m/S, (m+1)/S), which is its overlap with the tokens: [N] -> [S, N]."""
-    total = np.cumsum(require_law(weights))
-    right = require_count("num_samples", num_samples) * (total / total[-1])
-    left, lower = np.concatenate([[0.0], right[:-1]]), np.arange(num_samples)[:, None]
-    return np.asarray(np.maximum(0.0, np.minimum(right, lower + 1) - np.maximum(left, lower)))
+    """The law of the draw in each stratum [m/S, (m+1)/S), which is its overlap with the tokens: [N] -> [S, N].
+
+    Exact for the weights as they are given, but for one rounding of each entry: 0 only where they do not meet.
+    """
+    law, samples = require_law(weights), require_count("num_samples", num_samples)
+    laws, (strata, tokens, overlaps) = np.zeros((samples, len(law))), strata_of(law, samples)
+    laws[strata, tokens] = overlaps
+    return laws
 
 
 def tiled_covariances(weights: Float, values: Float, tile_len: int, budgets: Int) -> Float:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from socket_theory.core.checks import require_count, require_numbers
 from socket_theory.core.draws import draw_tokens, within_range
+from socket_theory.santa.exact import require_draws
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -68,11 +69,13 @@ def systematic_counts(weights: Float, num_samples: int, offsets: Float, tile_len
     """floor(a + S F_j) - floor(a + S F_(j-1)) with one offset a for all tokens, F the distribution function.
 
     With `tile_len` the phase S F is carried from tile to tile, as a kernel does that scans tile masses first: the same
-    counts for every tile length, but where a + S F_j is within rounding of an integer. Source: N1, N2, N5, N9.
+    counts for every tile length, but where a + S F_j is within rounding of an integer. S F_j is rounded by at most
+    about 2^-52 N S F_j, and the counts add up to S whatever the rounding. Source: N1, N2, N5, N9.
 
-    Shapes: weights [N], offsets [...] -> [..., N]. Raises as `require_law`, `require_uniforms` and `require_count`.
+    Shapes: weights [N], offsets [...] -> [..., N]. Raises as `require_law` and `require_uniforms`, and for a
+    num_samples that is no integer from 1 to 2^32.
     """
-    law, samples = require_law(weights), require_count("num_samples", num_samples)
+    law, samples = require_law(weights), require_draws(num_samples)
     total = carried_cumsum(law, len(law) if tile_len is None else tile_len)
     return counts_of_edges(samples * (total / total[-1]), require_uniforms("offsets", offsets))
 

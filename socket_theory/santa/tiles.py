@@ -7,13 +7,16 @@ sum c_j v_j / S, their mean is sum_t (k_t/S) mu_t, which is biased unless k_t = 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from socket_theory.core.checks import read_array, require_count
+from socket_theory.santa.exact import as_integers, require_draws
 from socket_theory.santa.samplers import Float, Int, counts_of_edges, require_law, require_uniforms, split_tiles
 
-_ROUNDING = 1e-9
+_LEAST_ROUNDING = 10**9  # 1 over how far from 1 the masses may add up to
 
 
 def tile_masses(weights: Float, tile_len: int) -> Float:
@@ -42,16 +45,31 @@ def flash_budgets(num_tiles: int, num_samples: int) -> Int:
 def largest_remainder(masses: Float, num_samples: int) -> Int:
     """floor(S w_t), and one more for the largest fractions until they add up to S; a tie goes to the later tile. N10.
 
-    Shapes: masses [T] -> [T]. Raises as `santa.samplers.require_law`, and ValueError if they do not add up to 1.
+    Exact for the masses as they are given: no product S w_t is rounded.
+
+    Shapes: masses [T] -> [T]. Raises as `santa.samplers.require_law`, and ValueError beyond 2^32 draws, or if the sum
+    of the masses is not within 1e-9 and within 1/S of 1.
     """
-    shares, samples = require_law(masses, "masses"), require_count("num_samples", num_samples)
-    if abs(shares.sum() - 1) > _ROUNDING:
-        raise ValueError(f"masses add up to {shares.sum():.6g}: pass masses that add up to 1, as tile_masses gives.")
-    quotas = samples * shares
-    budgets = np.floor(quotas).astype(np.int64)
-    ascending = np.argsort(quotas - budgets, kind="stable")
-    budgets[ascending[len(shares) - (samples - budgets.sum()) :]] += 1
+    budgets, fractions = split_quotas(masses, num_samples)
+    ascending = np.argsort(fractions, kind="stable")
+    budgets[ascending[len(budgets) - (num_samples - budgets.sum()) :]] += 1
     return budgets
+
+
+def split_quotas(masses: Float, num_samples: int) -> tuple[Int, NDArray[Any]]:
+    """floor(S w_t), and what S w_t has above it in units of one power of two, both exact: [T] -> [T], [T].
+
+    Raises as `largest_remainder`.
+    """
+    shares, samples = require_law(masses, "masses"), require_draws(num_samples)
+    integers, power = as_integers(shares)
+    if abs(integers.sum() - 2**power) * max(samples, _LEAST_ROUNDING) >= 2**power:
+        raise ValueError(
+            f"masses add up to {shares.sum():.12g}: pass masses that add up to 1, as tile_masses gives, "
+            "within 1e-9 and within 1 / num_samples."
+        )
+    quotas = samples * integers
+    return (quotas >> power).astype(np.int64), quotas & (2**power - 1)
 
 
 def floor_one_budgets(masses: Float, num_samples: int) -> Int:

@@ -143,6 +143,8 @@ def test_only_what_is_slow_to_load_is_imported_inside_a_function() -> None:
         ("socket_theory.cli.learning", "socket_theory.evaluate.learning.model"),
         ("socket_theory.cli.learning", "socket_theory.evaluate.learning.train"),
         ("socket_theory.cli.ranking", "socket_theory.evaluate.ranking"),
+        ("socket_theory.cli.tightness", "socket_theory.evaluate.tightness.entry"),
+        ("socket_theory.cli.tightness", "socket_theory.evaluate.tightness.settings"),
         ("socket_theory.cli.verify", "socket_theory.claims.registry"),
         ("socket_theory.cli.verify", "socket_theory.report.verify_page"),
         ("socket_theory.evaluate.prefill", "socket_theory.integrations.hugging_face"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import floor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,12 +29,11 @@ def test_largest_remainders_go_to_the_right_tiles_for_every_number_of_tiles(samp
     for tiles in range(1, 301):
         masses = np.random.default_rng(tiles).dirichlet(np.full(tiles, 0.3))
         budgets = largest_remainder(masses, samples)
-        quotas = samples * masses
-        floors = np.floor(quotas)
-        rest = samples - int(floors.sum())
+        quotas = [samples * Fraction(mass) for mass in masses.tolist()]
+        floors = [floor(quota) for quota in quotas]
         order = sorted(range(tiles), key=lambda t: (quotas[t] - floors[t], t), reverse=True)
         assert budgets.sum() == samples
-        assert set(np.flatnonzero(budgets > floors)) == set(order[:rest])
+        assert set(np.flatnonzero(budgets > floors)) == set(order[: samples - sum(floors)])
 
 
 def test_integer_quotas_are_kept_and_ties_go_to_the_later_tile():

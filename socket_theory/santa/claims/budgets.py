@@ -23,7 +23,7 @@ from socket_theory.santa.claims.tiles import TILE, tile_places
 from socket_theory.santa.estimator import Santa
 from socket_theory.santa.law import prop_bias
 from socket_theory.santa.samplers import Int
-from socket_theory.santa.tiles import largest_remainder, merge_by_mass, tile_masses, tiled_counts
+from socket_theory.santa.tiles import largest_remainder, merge_by_mass, split_quotas, tile_masses, tiled_counts
 
 Budgets = Callable[[Float, int], Int]
 Rows = Callable[[Problem, Int, Float], Float]
@@ -100,9 +100,8 @@ def _bias_bound(context: Context, factor: float) -> Measurement:
 
 def bitonic_budgets(masses: Float, samples: int) -> Int:
     """`largest_remainder` with the released sort: a network on 2^k >= T slots of which only T are stored."""
-    quotas, count = samples * masses, len(masses)
-    budgets = np.floor(quotas).astype(np.int64)
-    ascending = np.argsort(quotas - budgets, kind="stable")
+    (budgets, fractions), count = split_quotas(masses, samples), len(masses)
+    ascending = np.argsort(fractions, kind="stable")
     size = 1 << (count - 1).bit_length()
     slots = np.full(size, -1)  # of a tile its rank, -1 for none
     slots[ascending] = np.arange(count)
@@ -122,17 +121,25 @@ def bitonic_budgets(masses: Float, samples: int) -> Int:
     return budgets
 
 
+def _by_definition(masses: Float, samples: int) -> list[int]:
+    """Budgets in exact arithmetic: quotas as integers over the largest denominator, which is a power of two."""
+    ratios = [mass.as_integer_ratio() for mass in masses.tolist()]
+    under = max(below for _, below in ratios)
+    quotas = [divmod(samples * above * (under // below), under) for above, below in ratios]
+    budgets = [whole for whole, _ in quotas]
+    ascending = sorted(range(len(quotas)), key=lambda tile: quotas[tile][1])
+    for tile in ascending[len(quotas) - (samples - sum(budgets)) :]:
+        budgets[tile] += 1
+    return budgets
+
+
 def _remainders(context: Context, budgets: Budgets) -> Measurement:
     """Numbers of tiles from 1 to 300 with a budget that is wrong, for random masses and for equal ones."""
     rng, wrong = context.generator(), set()
     for tiles in range(1, 301):
         for masses in (rng.dirichlet(np.full(tiles, 0.3)), np.full(tiles, 1 / tiles)):
             for samples in (7, 128):
-                quotas = samples * masses
-                floors = np.floor(quotas).astype(int)
-                order = np.lexsort((np.arange(tiles), quotas - floors))[::-1]
-                floors[order[: samples - floors.sum()]] += 1
-                if (budgets(masses, samples) != floors).any() or floors.sum() != samples:
+                if budgets(masses, samples).tolist() != _by_definition(masses, samples):
                     wrong.add(tiles)
     return Measurement(len(wrong), 0)
 
