@@ -41,7 +41,7 @@ class Asked:
         return []
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "subprocess.Popen" and sys.executable in " ".join(map(str, arguments[:2])):
+        if self.file and event == "subprocess.Popen" and sys.executable in " ".join(map(str, arguments[:2])):
             self.by_file[self.file].add(ANOTHER_PROCESS)
 
 
@@ -56,32 +56,34 @@ def is_found(name: str) -> bool:
 
 
 def installed() -> dict[str, str]:
-    """The version of each package, and of Python; pip's own is of no matter."""
-    found = {package.name: package.version for package in metadata.distributions() if package.name != "pip"}
-    return found | {"Python": sys.version}
+    """The version of each package, and of Python; those of what installs packages are of no matter."""
+    found = {package.name: package.version for package in metadata.distributions()}
+    return {name: found[name] for name in found.keys() - {"pip", "setuptools"}} | {"Python": sys.version}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("passed before")
-    group.addoption("--write-passed", type=Path, metavar="FILE", help="write which tests passed, and what they missed")
-    group.addoption("--leave-out-passed", type=Path, metavar="FILE", help="leave out the tests that passed before")
+    group.addoption("--write-passed", metavar="FILE", help="write which tests passed, and what was not found")
+    group.addoption("--leave-out-passed", metavar="FILE", help="leave out the tests that passed before")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Tests that run pytest are not to write or to leave out anything.
-    os.environ.pop("PYTEST_ADDOPTS", None)
+    # A test that runs pytest is not to write or leave out anything. Where xdist's workers run the tests they read this.
+    if hasattr(config, "workerinput") or not getattr(config.option, "tx", None):
+        os.environ.pop("PYTEST_ADDOPTS", None)
     if path := config.getoption("write_passed"):
-        config.pluginmanager.register(Writer(path.absolute()))
+        config.pluginmanager.register(Writer(Path(path).absolute(), config))
     if path := config.getoption("leave_out_passed"):
-        config.pluginmanager.register(Reader(path.absolute()))
+        config.pluginmanager.register(Reader(Path(path).absolute()))
 
 
 class Writer:
-    """Notes what passes and what is missed, and writes both at the end."""
+    """Notes what passes and what is missed, and writes both at the end, with what xdist's workers missed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: pytest.Config) -> None:
         self.path, self.asked = path, Asked()
         self.outcomes: dict[str, set[str]] = defaultdict(set)
+        self.as_worker: dict[str, Any] | None = getattr(config, "workeroutput", None)
         sys.meta_path.append(self.asked)  # type: ignore[arg-type]
         sys.addaudithook(self.asked.hear)
 
@@ -98,8 +100,16 @@ class Writer:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.outcomes[report.nodeid].add(report.outcome)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        for file, names in node.workeroutput["missed"].items():
+            self.asked.by_file[file].update(names)
+
     def pytest_sessionfinish(self) -> None:
         missed = {file: sorted(names) for file, names in self.asked.by_file.items()}
+        if self.as_worker is not None:
+            self.as_worker["missed"] = missed
+            return
         passed = [test for test, outcomes in self.outcomes.items() if outcomes == {"passed"}]
         self.path.write_text(json.dumps({"installed": installed(), "missed": missed, "passed": passed}))
 
@@ -110,19 +120,17 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self.left_out, self.said = left_out(path)
 
+    def pytest_report_header(self) -> str:
+        return self.said
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        known = [item for item in items if item.nodeid in self.left_out]
-        config.hook.pytest_deselected(items=known)
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in self.left_out])
         items[:] = [item for item in items if item.nodeid not in self.left_out]
-        self.said = f"{self.said}: {len(known)} are left out." if self.left_out else self.said
-
-    def pytest_report_collectionfinish(self) -> str:
-        return self.said
 
 
 def left_out(path: Path) -> tuple[set[str], str]:
-    """The tests that need not be run again, and why."""
+    """The tests that need not be run again, and what to say of them."""
     if not path.is_file():
         return set(), f"Every test is run: {path} is not there."
     before, now = json.loads(path.read_text()), installed()
@@ -132,4 +140,4 @@ def left_out(path: Path) -> tuple[set[str], str]:
     if "" in again:
         return set(), "Every test is run: what all of them share was missing a module that is there now."
     kept = {test for test in before["passed"] if test.split("::")[0] not in again}
-    return kept, "Tests that passed before, in files that would find nothing more now"
+    return kept, f"{len(kept)} tests that passed before are left out: their files would find nothing more now."

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("xdist", reason="pip install 'socket-theory[test]'")
+
 PLUGINS = Path(__file__).parents[2] / ".ci"
+TWO = "-n 2"
 FILES = {
     "test_plain": "def test_one(): pass\ndef test_two(): pass",
     "test_skips": "import pytest\ndef test_one(): pytest.importorskip('an_extra')\ndef test_two(): pass",
@@ -31,6 +34,7 @@ def run(project: Path, *paths: Path, options: str) -> str:
     told = {
         "PYTEST_ADDOPTS": f"-p passed_before {options}",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_PLUGINS": "xdist.plugin",
         "PYTHONPATH": os.pathsep.join(map(str, (PLUGINS, *paths))),
     }
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"]
@@ -53,10 +57,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def record(project: Path) -> Path:
+@pytest.fixture(scope="module", params=["", TWO], ids=["one process", "two processes"])
+def record(project: Path, request: pytest.FixtureRequest) -> Path:
     """What a first run without the extra wrote."""
-    run(project, options="--write-passed record.json")
+    run(project, options=f"{request.param} --write-passed record.json")
     return project / "record.json"
 
 
@@ -71,7 +75,13 @@ def extra(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_may_see_the_new_module_or_cannot_be_seen_is_run_again(project: Path, record: Path, extra: Path) -> None:
     said = run(project, extra, options=f"--leave-out-passed {record}")
     assert files(said) == MAY_DIFFER
-    assert "in files that would find nothing more now: 3 are left out." in said
+    assert "3 tests that passed before are left out" in said
+
+
+def test_two_processes_leave_out_the_same(project: Path, record: Path, extra: Path) -> None:
+    said = run(project, extra, options=f"{TWO} --leave-out-passed {record}")
+    assert "3 tests that passed before are left out" in said
+    assert f" {sum(MAY_DIFFER.values())} passed in " in said
 
 
 def test_a_package_without_a_module_of_its_name_counts_as_well(project: Path, record: Path, tmp_path: Path) -> None:
