@@ -37,7 +37,8 @@ class Asked:
         self.by_file[self.file].add(name)
 
     def find_distributions(self, context: Any = None) -> list[Any]:
-        self.by_file[self.file].update({getattr(context, "name", None)} - {None})
+        if name := getattr(context, "name", None):
+            self.by_file[self.file].add(name)
         return []
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -84,7 +85,7 @@ class Writer:
         self.path, self.asked = path, Asked()
         self.outcomes: dict[str, set[str]] = defaultdict(set)
         self.as_worker: dict[str, Any] | None = getattr(config, "workeroutput", None)
-        sys.meta_path.append(self.asked)  # type: ignore[arg-type]
+        sys.meta_path.append(self.asked)
         sys.addaudithook(self.asked.hear)
 
     @pytest.hookimpl(wrapper=True)
