@@ -107,7 +107,11 @@ class Writer:
             self.asked.by_file[file].update(names)
 
     def pytest_sessionfinish(self) -> None:
-        missed = {file: sorted(names) for file, names in self.asked.by_file.items()}
+        sys.meta_path.remove(self.asked)
+        missed = {
+            file: [name for name in sorted(names) if name == ANOTHER_PROCESS or not is_found(name)]
+            for file, names in self.asked.by_file.items()
+        }
         if self.as_worker is not None:
             self.as_worker["missed"] = missed
             return
