@@ -10,7 +10,7 @@ import numpy as np
 
 ELEMENTS = {"float16": "__half", "bfloat16": "__nv_bfloat16", "float32": "float", "float64": "double"}
 _SHARED_LIMIT = 48 * 1024
-_MOST_ROWS = 65535
+MOST_ROWS = 65535
 
 
 def element(array: Any) -> str:
@@ -105,8 +105,8 @@ def _layout(names: tuple[str, ...], dtypes: tuple[Any, ...]) -> Any:
 
 def launch(kernel: Any, grid: tuple[int, ...], block: int, shared_bytes: int = 0, /, **params: Any) -> None:
     """Launch on the current stream a kernel that takes one struct, with these fields in their order: see `struct`."""
-    if len(grid) > 1 and grid[1] > _MOST_ROWS:
-        raise ValueError(f"{grid[1]} sequences times heads were given: pass at most {_MOST_ROWS} at once.")
+    if len(grid) > 1 and grid[1] > MOST_ROWS:
+        raise ValueError(f"{grid[1]} sequences times heads were given: pass at most {MOST_ROWS} at once.")
     if shared_bytes + kernel.shared_size_bytes > _SHARED_LIMIT and kernel.max_dynamic_shared_size_bytes < shared_bytes:
         kernel.max_dynamic_shared_size_bytes = shared_bytes
     kernel(grid, (block,), (struct(**params),), shared_mem=shared_bytes)
@@ -120,6 +120,11 @@ def shared_memory_limit() -> int:
 def multiprocessors() -> int:
     """Streaming multiprocessors of the current device."""
     return _attribute("MultiProcessorCount", current_device())
+
+
+def compute_capability() -> int:
+    """The current device's compute capability times ten: 80, 90."""
+    return int(import_module("cupy").cuda.Device(current_device()).compute_capability)
 
 
 def current_device() -> int:

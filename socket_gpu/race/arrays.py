@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -29,11 +28,6 @@ class TileSums:
     mass: Any
     weighted: Any
     tile: int
-
-    @classmethod
-    def empty(cls, num_heads: int, tokens: int, tile: int, layout: BucketLayout, head_dim: int) -> TileSums:
-        cupy, shape = import_module("cupy"), (num_heads, -(-tokens // tile) + 1, layout.features)
-        return cls(cupy.empty(shape, np.float32), cupy.empty((*shape, head_dim), np.float32), tile)
 
     @property
     def tiles(self) -> int:

@@ -37,14 +37,14 @@ __global__ void __launch_bounds__(THREADS, 4) bucket_sums(const __grid_constant_
     extern __shared__ __align__(16) char memory[];
     Arena arena{memory};
     typename B::Weights weights[2];
-    Matrix<B::template PITCH<C.parts>, CHUNK> vectors[PARTS];
+    Matrix<B::template PITCH<C.parts>, CHUNK> vectors[VECTOR_PARTS<T>];
     Matrix<DIM, CHUNK> values[PARTS];
     arena.take(weights), arena.take(vectors), arena.take(values);
     float* sizes = arena.floats(CHUNK);
     const int tile = blockIdx.x / C.groups, group = blockIdx.x % C.groups, pair = blockIdx.y;
     const int end = min(p.tokens, (tile + 1) * p.tile), own = threadIdx.x / 32 * 16, row = own + threadIdx.x % 32 / 4;
     const float beta = *p.beta;
-    B::load_weights(weights, p.planes);
+    B::load_weights(weights, p.planes, group);
     GroupSums<C> sums;
     sums.clear();
 #pragma unroll 1
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(THREADS, 4) bucket_sums(const __grid_constant_
             __syncthreads();
             B buckets;
             float f[2][B::LIST];
-            buckets.project(vectors, own, weights, group);
+            buckets.project(vectors, own, weights);
             buckets.features(f, group, beta, size);
             __syncwarp();
             B::template store<C.parts>(vectors[0], own, f);
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(THREADS, 4) bucket_sums(const __grid_constant_
 struct AddTilesParams {
     float* sums;  // [heads, tiles + 1, elements]
     int tiles, elements;
-    bool behind;
+    int behind;
 };
 
 __global__ void add_tiles(const __grid_constant__ AddTilesParams p) {

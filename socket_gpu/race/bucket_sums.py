@@ -9,7 +9,7 @@ import numpy as np
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import element, launch
 from socket_gpu.race.arrays import Attention, TileSums, heads
-from socket_gpu.race.buckets import THREADS, SharedMemory, parts_of
+from socket_gpu.race.buckets import THREADS, SharedMemory
 
 _FILE = "race/bucket_sums.cu"
 PARTS = 2
@@ -23,7 +23,7 @@ def bucket_sums_into(sums: TileSums, of: Attention, vectors: Any, values: Any, r
     """
     layout, num_kv_heads = of.layout, of.keys.shape[1]
     kernel = compiled(_FILE, "bucket_sums", element(vectors), **layout.settings(of.head_dim, PARTS))
-    shared = SharedMemory(layout, of.head_dim, parts_of(vectors.dtype), PARTS)
+    shared = SharedMemory(layout, of.head_dim, vectors.dtype, PARTS)
     launch(
         kernel,
         (sums.tiles * layout.groups, of.num_pairs),

@@ -24,7 +24,7 @@ template <auto C> struct Buckets {
     static constexpr int STEPS = LIST / 4, WIDTH = 4 * LIST;    // of 16 features, and features of a group
     static constexpr int PLANES = (C.own * C.planes + 3) / 4 * 4, COLUMNS = 4 * PLANES;
     static constexpr int CHUNKS = WIDTH / 8;
-    typedef Matrix<C.head_dim, C.groups * COLUMNS> Weights;
+    typedef Matrix<C.head_dim, COLUMNS> Weights;  // of a group
     // Of rows that hold vectors first and their features later.
     template <int PARTS> static constexpr int PITCH = WIDTH * PARTS > C.head_dim ? WIDTH * PARTS : C.head_dim;
 
@@ -32,11 +32,11 @@ template <auto C> struct Buckets {
     static __device__ __forceinline__ int column(int part, int m) { return m / 4 * 16 + m % 4 / 2 * 8 + part * 2 + m % 2; }
     static __device__ __forceinline__ int piece(int group, int own, int part) { return (group * C.own + own) * 4 + part; }
 
-    static __device__ void load_weights(const Weights (&weights)[2], const float* planes) {
-        for (int i = threadIdx.x; i < C.groups * COLUMNS * C.head_dim / 2; i += blockDim.x) {
-            const int row = i / (C.head_dim / 2), d = i % (C.head_dim / 2) * 2, at = row % COLUMNS;
-            const int part = at % 8 / 2, m = at / 16 * 4 + at % 16 / 8 * 2 + at % 2;
-            const int number = piece(row / COLUMNS, m / C.planes, part);
+    static __device__ void load_weights(const Weights (&weights)[2], const float* planes, int group) {
+        for (int i = threadIdx.x; i < COLUMNS * C.head_dim / 2; i += blockDim.x) {
+            const int row = i / (C.head_dim / 2), d = i % (C.head_dim / 2) * 2;
+            const int part = row % 8 / 2, m = row / 16 * 4 + row % 16 / 8 * 2 + row % 2;
+            const int number = piece(group, m / C.planes, part);
             float x[2] = {};
             if (m < C.own * C.planes && number < PIECES)
                 for (int e = 0; e < 2; ++e) x[e] = planes[((number >> FIXED) * C.planes + m % C.planes) * C.head_dim + d + e];
@@ -49,7 +49,7 @@ template <auto C> struct Buckets {
     float z[2][PLANES];
 
     // Of 16 vectors in rows of one or two parts.
-    template <int PARTS, class M> __device__ __forceinline__ void project(const M (&x)[PARTS], int row, const Weights (&weights)[2], int group) {
+    template <int PARTS, class M> __device__ __forceinline__ void project(const M (&x)[PARTS], int row, const Weights (&weights)[2]) {
 #pragma unroll
         for (int s = 0; s < PLANES / 4; ++s) {
             float sum[2][4] = {};
@@ -59,7 +59,7 @@ template <auto C> struct Buckets {
 #pragma unroll
                 for (int p = 0; p < PARTS; ++p) load_left(a[p], x[p], row, 2 * k);
 #pragma unroll
-                for (int p = 0; p < 2; ++p) load_right(b[p], weights[p], group * COLUMNS + 16 * s, 2 * k);
+                for (int p = 0; p < 2; ++p) load_right(b[p], weights[p], 16 * s, 2 * k);
                 multiply(sum[0], a, b, 0), multiply(sum[1], a, b, 1);
             }
 #pragma unroll
@@ -132,13 +132,13 @@ template <auto C> struct Buckets {
     }
 
     // Sixteen columns of the vectors' gradients z W, of z that `through` left.
-    __device__ __forceinline__ void to_vectors(float (&left_half)[4], float (&right_half)[4], const Weights (&weights)[2], int group, int sixteenth) const {
+    __device__ __forceinline__ void to_vectors(float (&left_half)[4], float (&right_half)[4], const Weights (&weights)[2], int sixteenth) const {
 #pragma unroll
         for (int s = 0; s < PLANES / 4; ++s) {
             u32 a[2][4], b[2][4];
             left(a, z, s);
 #pragma unroll
-            for (int p = 0; p < 2; ++p) load_right_swapped(b[p], weights[p], group * COLUMNS + 16 * s, 2 * sixteenth);
+            for (int p = 0; p < 2; ++p) load_right_swapped(b[p], weights[p], 16 * s, 2 * sixteenth);
             multiply(left_half, a, b, 0), multiply(right_half, a, b, 1);
         }
     }

@@ -80,6 +80,11 @@ def parts_of(dtype: Any) -> int:
     return 1 if str(dtype) == "bfloat16" else 2
 
 
+def vector_parts_of(dtype: Any) -> int:
+    """The same for what is projected on planes, of which nothing is left out."""
+    return 3 if str(dtype) == "float32" else parts_of(dtype)
+
+
 def _floats(count: int) -> int:
     """Bytes of that many, as they are given out."""
     return -(-count // 32) * 128
@@ -91,43 +96,51 @@ class SharedMemory:
 
     layout: BucketLayout
     head_dim: int
-    input_parts: int
+    dtype: Any
     feature_parts: int
 
     @property
     def rows(self) -> int:
-        """Of 64 tokens' vectors."""
-        return self.input_parts * CHUNK * self.head_dim * 2
+        """Of 64 tokens' values, or the gradients of their outputs."""
+        return parts_of(self.dtype) * CHUNK * self.head_dim * 2
+
+    @property
+    def vectors(self) -> int:
+        """Of 64 tokens' queries, or keys."""
+        return vector_parts_of(self.dtype) * CHUNK * self.head_dim * 2
 
     @property
     def featured(self) -> int:
-        """Of one part of 64 tokens' vectors in whose place their features can be."""
-        return CHUNK * max(self.head_dim, self.layout.width * self.feature_parts) * 2
+        """Of 64 tokens' queries, or keys, in whose first part's place their features can be."""
+        return vector_parts_of(self.dtype) * self._one_featured
 
     @property
     def weights(self) -> int:
-        return 2 * self.layout.groups * self.layout.columns * self.head_dim * 2
+        """Of a group's planes."""
+        return 2 * self.layout.columns * self.head_dim * 2
 
     def bucket_sums(self) -> int:
-        return self.weights + self.input_parts * self.featured + self.rows + _floats(CHUNK)
+        return self.weights + self.featured + self.rows + _floats(CHUNK)
 
     def read(self, causal: bool) -> int:
-        return self._walk(causal) + (2 if causal else 1) * self.rows
+        return self._walk(causal, causal) + self.vectors + (self.rows if causal else 0)
 
     def query_gradient(self, causal: bool) -> int:
-        return self._walk(causal) + (3 if causal else 2) * self.rows + _floats(_WARPS)
+        return self._walk(causal, causal) + self.vectors + (2 if causal else 1) * self.rows + _floats(_WARPS)
 
     def key_gradient(self, causal: bool) -> int:
-        keys = self.input_parts * self.featured + self._separate_features
-        return self._walk(causal) + keys + (2 if causal else 1) * self.rows + _floats(CHUNK) + _floats(_WARPS)
+        walk = self._walk(causal, False) + _floats(CHUNK) + _floats(_WARPS)
+        return walk + self.featured + (2 if causal else 1) * self.rows
 
-    def _walk(self, causal: bool) -> int:
-        """Of planes, sums as an operand, and the vectors that turn into features."""
+    def _walk(self, causal: bool, separate: bool) -> int:
+        """Of planes, sums as an operand, the vectors that turn into features and, where each group needs the vectors
+        again, features of their own."""
         operand = self.feature_parts * self.layout.width * self.head_dim * 2
-        added = self.input_parts * self.featured + self._separate_features if causal else 0
+        added = self.featured if causal else 0
+        if separate and self.layout.groups > 1:
+            added += self._one_featured
         return self.weights + operand + _floats(self.layout.width) + _floats(CHUNK) + added
 
     @property
-    def _separate_features(self) -> int:
-        """Of features where each group needs the vectors again."""
-        return self.featured if self.layout.groups > 1 else 0
+    def _one_featured(self) -> int:
+        return CHUNK * max(self.head_dim, self.layout.width * self.feature_parts) * 2

@@ -41,13 +41,11 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const 
     typedef Buckets<C> B;
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
-    Walk<T, C> walk(memory);
-    typename Walk<T, C>::Vectors keys[PARTS], own_features[1];
+    Walk<T, C, false> walk(memory);
+    typename Walk<T, C>::Vectors keys[VECTOR_PARTS<T>];
     Matrix<DIM, CHUNK> values[PARTS], above[PARTS];
     walk.arena.take(keys), walk.arena.take(values);
-    if constexpr (C.groups > 1) walk.arena.take(own_features);
-    else own_features[0] = keys[0];
-    const auto held = own_features[0];
+    const auto held = keys[0];  // their features
     if constexpr (C.causal) walk.arena.take(above);
     float *along = walk.arena.floats(CHUNK), *beta_sums = walk.arena.floats(THREADS / 32);
     const int tile = blockIdx.x, pair = blockIdx.y, num_heads = p.num_kv_heads * p.heads_each;
@@ -57,9 +55,9 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const 
     const i64 state = ((i64)pair * (p.tiles + 1) + (C.causal ? tile : p.tiles)) * C.groups;
     const float beta = *p.beta;
     float of_beta = 0;
-    B::load_weights(walk.weights, p.planes);
     GroupSums<C> sums;
     if constexpr (C.groups == 1) {
+        B::load_weights(walk.weights, p.planes, 0);
         sums.read(p.sums, state);
         if constexpr (!C.causal) sums.put(walk.operand, walk.masses);
     }
@@ -81,7 +79,13 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const 
 #pragma unroll(C.groups == 1 ? 2 : 1)
         for (int group = 0; group < C.groups; ++group) {
             if constexpr (C.groups > 1) {
-                if (group > 0) __syncthreads();
+                if (group > 0) {
+                    __syncthreads();
+                    load_chunk<DIM>(keys, k, p.keys.token, first, end);
+                    commit_copies();
+                    wait_for_copies<0>();
+                }
+                B::load_weights(walk.weights, p.planes, group);
                 sums.read(p.sums, state + group);
             }
             if constexpr (C.causal || C.groups > 1) sums.put(walk.operand, walk.masses);
@@ -89,7 +93,7 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const 
             __syncthreads();
             B buckets;
             float f[2][B::LIST], towards[2 * B::STEPS][4];  // of the products' columns, the lane's list
-            buckets.project(keys, own, walk.weights, group);
+            buckets.project(keys, own, walk.weights);
             buckets.features(f, group, beta, there);
             __syncwarp();
             B::template store<2>(held, own, f);
@@ -206,9 +210,9 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) key_gradient(const 
             buckets.through(f, group, beta, of_beta);
             if (group == 0) clear(of_keys);
 #pragma unroll
-            for (int n = 0; n < DIM / 16; ++n) buckets.to_vectors(of_keys[2 * n], of_keys[2 * n + 1], walk.weights, group, n);
+            for (int n = 0; n < DIM / 16; ++n) buckets.to_vectors(of_keys[2 * n], of_keys[2 * n + 1], walk.weights, n);
         }
         store_rows<DIM>(d_keys + (i64)row * p.d_keys.token, p.d_keys.token, of_keys, end - row);
     }
-    write_block_sum(p.of_beta + (i64)pair * p.tiles + tile, of_beta, beta_sums);
+    write_block_sum(p.of_beta + (i64)pair * gridDim.x + tile, of_beta, beta_sums);
 }

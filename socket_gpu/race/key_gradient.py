@@ -7,7 +7,7 @@ from typing import Any
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import element, launch
 from socket_gpu.race.arrays import Attention, TileSums, heads
-from socket_gpu.race.buckets import THREADS, SharedMemory, parts_of
+from socket_gpu.race.buckets import THREADS, SharedMemory
 
 PARTS = 2
 
@@ -29,7 +29,7 @@ def key_gradient_into(
         kernel,
         (int(of_beta.shape[1]), int(of_beta.shape[0])),
         THREADS,
-        SharedMemory(layout, of.head_dim, parts_of(of.keys.dtype), PARTS).key_gradient(causal),
+        SharedMemory(layout, of.head_dim, of.keys.dtype, PARTS).key_gradient(causal),
         query=heads(of.query),
         keys=heads(of.keys),
         values=heads(of.values),

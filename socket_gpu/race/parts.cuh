@@ -1,13 +1,15 @@
 // Numbers as sums of bfloat16 parts, matrices of them in shared memory, and their products on tensor cores.
 //
 // A number of one part is rounded to 8 bits. Of two parts, x ~ hi + lo, it keeps 16, and a product leaves out lo * lo: its
-// relative error is some 2^-16. Elements of bfloat16 are exact in one part.
+// relative error is some 2^-16. Elements of bfloat16 are exact in one part, of float16 in two and of float32 in three: what is
+// projected on planes is taken whole, since a steep beta makes a large error of a small one there.
 #pragma once
 #include "common.cuh"
 #include "mma.cuh"
 
 template <typename T> constexpr int PARTS_OF = 2;
 template <> constexpr int PARTS_OF<__nv_bfloat16> = 1;
+template <typename T> constexpr int VECTOR_PARTS = sizeof(T) == 4 ? 3 : PARTS_OF<T>;
 
 __device__ __forceinline__ float lower(u32 pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float upper(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
@@ -18,7 +20,8 @@ __device__ __forceinline__ u32 rounded(float x, float y) {
 }
 template <int PARTS> __device__ __forceinline__ void split(u32 (&parts)[PARTS], float x, float y) {
     parts[0] = rounded(x, y);
-    if constexpr (PARTS == 2) parts[1] = rounded(x - lower(parts[0]), y - upper(parts[0]));
+    if constexpr (PARTS > 1) parts[1] = rounded(x - lower(parts[0]), y - upper(parts[0]));
+    if constexpr (PARTS > 2) parts[2] = rounded(x - lower(parts[0]) - lower(parts[1]), y - upper(parts[0]) - upper(parts[1]));
 }
 
 // Rows of PITCH elements, 16 bytes a chunk, from an address that 128 divides. Chunks are swapped within 128 bytes, by a row's
@@ -56,8 +59,8 @@ template <class M> __device__ __forceinline__ void load_right_swapped(u32 (&b)[4
 // c += a b, for columns 8 `half` to 8 `half` + 7 of b.
 template <int PA, int PB> __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[PA][4], const u32 (&b)[PB][4], int half) {
     typedef Mma<__nv_bfloat16> M;
-    M::multiply(c, a[0][0], a[0][1], a[0][2], a[0][3], b[0][2 * half], b[0][2 * half + 1]);
-    if constexpr (PA == 2) M::multiply(c, a[1][0], a[1][1], a[1][2], a[1][3], b[0][2 * half], b[0][2 * half + 1]);
+#pragma unroll
+    for (int p = 0; p < PA; ++p) M::multiply(c, a[p][0], a[p][1], a[p][2], a[p][3], b[0][2 * half], b[0][2 * half + 1]);
     if constexpr (PB == 2) M::multiply(c, a[0][0], a[0][1], a[0][2], a[0][3], b[1][2 * half], b[1][2 * half + 1]);
 }
 

@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) query_gradient(cons
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
     Walk<T, C> walk(memory);
-    Matrix<DIM, CHUNK> query[PARTS], values[PARTS], above[PARTS];
+    Matrix<DIM, CHUNK> query[VECTOR_PARTS<T>], values[PARTS], above[PARTS];
     walk.arena.take(query), walk.arena.take(above);
     if constexpr (C.causal) walk.arena.take(values);
     float* beta_sums = walk.arena.floats(THREADS / 32);
@@ -52,9 +52,9 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) query_gradient(cons
     const i64 state = ((i64)pair * (p.tiles + 1) + (C.causal ? tile : p.tiles)) * C.groups;
     const float beta = *p.beta;
     float of_beta = 0;
-    B::load_weights(walk.weights, p.planes);
     GroupSums<C> sums;
     if constexpr (C.groups == 1) {
+        B::load_weights(walk.weights, p.planes, 0);
         sums.read(p.sums, state);
         sums.put(walk.operand, walk.masses);
     }
@@ -77,11 +77,13 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) query_gradient(cons
         auto measure = [&](int group) {
             if constexpr (C.groups > 1) {
                 __syncthreads();
+                B::load_weights(walk.weights, p.planes, group);
                 sums.read(p.sums, state + group);
                 sums.put(walk.operand, walk.masses);
+                __syncthreads();
             }
             if constexpr (C.causal) walk.store_features(buckets, f, own, group, beta, there);
-            buckets.project(query, own, walk.weights, group);
+            buckets.project(query, own, walk.weights);
             buckets.features(f, group, beta, there);
             wait_for_copies<0>();
             __syncthreads();
@@ -163,7 +165,7 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) query_gradient(cons
             buckets.through(f, group, beta, of_beta);
             if (group == 0) clear(gradient);
 #pragma unroll
-            for (int n = 0; n < DIM / 16; ++n) buckets.to_vectors(gradient[2 * n], gradient[2 * n + 1], walk.weights, group, n);
+            for (int n = 0; n < DIM / 16; ++n) buckets.to_vectors(gradient[2 * n], gradient[2 * n + 1], walk.weights, n);
         }
         T* to = p.d_query.of(head, p.num_heads) + (i64)row * p.d_query.token;
         store_rows<DIM>(to, p.d_query.token, gradient, end - row);
@@ -175,5 +177,5 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) query_gradient(cons
             __syncthreads();
         }
     }
-    write_block_sum(p.of_beta + (i64)head * p.tiles + tile, of_beta, beta_sums);
+    write_block_sum(p.of_beta + (i64)head * gridDim.x + tile, of_beta, beta_sums);
 }

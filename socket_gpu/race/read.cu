@@ -5,12 +5,13 @@
 // of their features, masked. Of more than 64 features, sums cannot stay in registers: a tile is then 64 tokens, and its sums
 // are read a group of features at a time.
 //
-// Cost in bfloat16: 4 head_dim bytes a token and head, causal 8; 2 F head_dim operations, causal 4 F head_dim
-// + 80 (F + head_dim), and with two parts up to three times as many.
+// Cost in bfloat16: 4 head_dim bytes a token and head, causal 8; 6 F head_dim operations, causal 10 F head_dim
+// + 80 (3 F + 2 head_dim).
 //
 // 4 heads of 128 with 2^22 tokens, P = L = 4, bfloat16, on an H200, causal and not (17.2 GB, 4.1 ms; 8.6 GB, 2.1 ms at
 // 4.2 TB/s): v1 8.1 and 3.9 ms; v2, the next queries asked for once their place is free, and three blocks a processor if not
-// causal, 7.9 and 3.3; v3, addresses by an exclusive or (parts.cuh), 7.0 and 3.1. Left: three blocks if causal, which spill, 9.7.
+// causal, 7.9 and 3.3; v3, addresses by an exclusive or (parts.cuh), 7.0 and 3.1; v4, features and sums of two parts in place of
+// one, without which an output can be off by 2.6 times its rounding, 9.6 and 3.9. Left: three blocks if causal, which spill.
 //
 // Reference: socket_theory/race/passes.py
 // Launcher: socket_gpu/race/read.py
@@ -36,7 +37,7 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) read(const __grid_c
     constexpr int PARTS = PARTS_OF<T>, DIM = C.head_dim, SIXTEENS = CHUNK / 16;
     extern __shared__ __align__(16) char memory[];
     Walk<T, C> walk(memory);
-    Matrix<DIM, CHUNK> query[PARTS], values[PARTS];
+    Matrix<DIM, CHUNK> query[VECTOR_PARTS<T>], values[PARTS];
     walk.arena.take(query);
     if constexpr (C.causal) walk.arena.take(values);
     const int tile = blockIdx.x, head = blockIdx.y, pair = head / p.heads_each, num_kv_heads = p.num_heads / p.heads_each;
@@ -44,9 +45,9 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) read(const __grid_c
     const T* q = p.query.of(head, p.num_heads);
     const i64 state = ((i64)pair * (p.tiles + 1) + (C.causal ? tile : p.tiles)) * C.groups;
     const float beta = *p.beta;
-    B::load_weights(walk.weights, p.planes);
     GroupSums<C> sums;
     if constexpr (C.groups == 1) {
+        B::load_weights(walk.weights, p.planes, 0);
         sums.read(p.sums, state);
         sums.put(walk.operand, walk.masses);
     }
@@ -65,13 +66,15 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) read(const __grid_c
 #pragma unroll(C.groups == 1 ? 2 : 1)
         for (int group = 0; group < C.groups; ++group) {
             if constexpr (C.groups > 1) {
+                B::load_weights(walk.weights, p.planes, group);
                 sums.read(p.sums, state + group);
                 sums.put(walk.operand, walk.masses);
+                __syncthreads();
             }
             B buckets;
             float f[2][B::LIST];
             if constexpr (C.causal) walk.store_features(buckets, f, own, group, beta, there);
-            buckets.project(query, own, walk.weights, group);
+            buckets.project(query, own, walk.weights);
             buckets.features(f, group, beta, there);
             wait_for_copies<0>();
             __syncthreads();

@@ -7,7 +7,7 @@ from typing import Any
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import element, launch
 from socket_gpu.race.arrays import Attention, TileSums, heads
-from socket_gpu.race.buckets import THREADS, SharedMemory, parts_of
+from socket_gpu.race.buckets import THREADS, SharedMemory
 
 PARTS = 2
 
@@ -20,7 +20,7 @@ def read_into(value: Any, of: Attention, sums: TileSums, causal: bool) -> None:
         kernel,
         (-(-of.query.shape[2] // sums.tile), int(of.query.shape[0] * of.query.shape[1])),
         THREADS,
-        SharedMemory(layout, of.head_dim, parts_of(of.query.dtype), PARTS).read(causal),
+        SharedMemory(layout, of.head_dim, of.query.dtype, PARTS).read(causal),
         query=heads(of.query),
         keys=heads(of.keys),
         values=heads(of.values),

@@ -194,16 +194,15 @@ __device__ __forceinline__ void keep_upper(float (&c)[2][4]) {
         if (i / 4 * 8 + lane % 4 * 2 + i % 2 < lane / 4 + i / 2 % 2 * 8) c[i / 4][i % 4] = 0;
 }
 
-// Shared memory of a walk: planes, a group's sums as an operand and, causal, the features of the tokens that are added to
-// them, which take the place of the vectors they are made of.
-template <typename T, auto C> struct Walk {
+// Shared memory of a walk: a group's planes, its sums as an operand and, causal, the features of the tokens that are added to
+// them, which take the place of the vectors they are made of unless these are read again for the next group.
+template <typename T, auto C, bool SEPARATE = (C.groups > 1)> struct Walk {
     typedef Buckets<C> B;
-    static constexpr int PARTS = PARTS_OF<T>;
     typedef Matrix<B::template PITCH<C.parts>, CHUNK> Vectors;
     Arena arena;
     typename B::Weights weights[2];
     typename GroupSums<C>::Operand operand[C.parts];
-    Vectors vectors[PARTS], features;
+    Vectors vectors[VECTOR_PARTS<T>], features;
     float *masses, *ones;
 
     __device__ __forceinline__ explicit Walk(char* memory) : arena{memory} {
@@ -213,7 +212,7 @@ template <typename T, auto C> struct Walk {
         if constexpr (C.causal) {
             arena.take(vectors);
             features = vectors[0];
-            if constexpr (C.groups > 1) {
+            if constexpr (SEPARATE) {
                 Vectors own[1];
                 arena.take(own);
                 features = own[0];
@@ -228,7 +227,7 @@ template <typename T, auto C> struct Walk {
     }
 
     __device__ __forceinline__ void store_features(B& buckets, float (&f)[2][B::LIST], int own, int group, float beta, const float (&size)[2]) {
-        buckets.project(vectors, own, weights, group);
+        buckets.project(vectors, own, weights);
         buckets.features(f, group, beta, size);
         __syncwarp();
         B::template store<C.parts>(features, own, f);

@@ -28,7 +28,9 @@ def race_attention(query: Any, keys: Any, values: Any, planes: Any, beta: Any, c
 
     O_i = sum_j w_ij v_j / sum_j w_ij with w_ij = sum_l <phi_l(q_i), phi_l(k_j)>, the soft collisions of query and key
     (R1), as `socket_theory.race.attention.race_attention` defines them. The memory it keeps for the backward pass is
-    its inputs; features are computed again there, a chunk of tokens at a time (R8).
+    its inputs and sums of few tokens; features are computed again there, a chunk of tokens at a time (R8). CUDA tensors
+    go to kernels where CuPy is installed and there are some for their shapes and dtype; the guide to training says
+    which.
 
     Parameters
     ----------

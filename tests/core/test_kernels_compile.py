@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +27,9 @@ import pytest
 import socket_gpu
 from socket_gpu.core._compile import OPTIONS, kernel_source, specialised
 from socket_gpu.core._launch import struct
+from socket_gpu.race.buckets import HEAD_DIMS, MOST_FEATURES, MOST_PLANES
 from socket_gpu.race.plan import RacePlan
+from socket_gpu.race.sequences import RaceSequences
 from socket_gpu.registry import CupyBackend
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
@@ -71,6 +74,14 @@ RACE_STEPS = [
     (Race(12, 1), 256, "float32", "float16", 1),
     (Race(3, 5), 16, "float64", "float64", 1),
 ]
+# Planes and tables, head_dim, dtype, causal, query heads a KV head: one group of features or more, every element.
+RACE_SEQUENCES = [
+    (4, 4, 128, "bfloat16", True, 4),
+    (4, 4, 128, "bfloat16", False, 1),
+    (8, 1, 64, "bfloat16", True, 2),
+    (5, 5, 128, "float16", False, 1),
+    (2, 3, 64, "float32", True, 1),
+]
 PAGES = (0, 16)
 # Launched, not compiled: many tables and the largest group, for every number of planes.
 LARGEST = [
@@ -109,8 +120,9 @@ def launches_of(
     santa_steps: Sequence[tuple[Any, ...]] = (),
     pages: Sequence[int] = (),
     race_steps: Sequence[tuple[Any, ...]] = (),
+    race_sequences: Sequence[tuple[Any, ...]] = (),
 ) -> set[Launch]:
-    """What these decode steps compile and launch, planned and eager, with an append."""
+    """What these decode steps, planned and eager, with an append, and these whole sequences compile and launch."""
     seen = set()
 
     def compiled(file: str, name: str, *types: str, **config: Any) -> Program:
@@ -142,6 +154,8 @@ def launches_of(
                 take_santa(*step)
             for step in race_steps:
                 take_race(*step)
+            for sequences in race_sequences:
+                take_sequences(*sequences)
             for page in pages:
                 take_owned(page)
     return seen
@@ -178,6 +192,16 @@ def take_race(method: Race, head_dim: int, dtype: str, value_dtype: str, group: 
     plan.run(query)
     for tokens in (1, 32):
         plan.append(keys[:, :, :tokens].copy(), values[:, :, :tokens].copy())
+
+
+def take_sequences(planes: int, tables: int, head_dim: int, dtype: str, causal: bool, group: int) -> None:
+    cupy = import_module("cupy")
+    keys, query = ones(130, head_dim, dtype, group)
+    query = query[:, :, None].repeat(130, axis=2)
+    weights = cupy.ones((tables, planes, head_dim), np.float32)
+    passes = RaceSequences(query, keys, keys, weights, cupy.ones((), np.float32), causal)
+    passes.forward()
+    passes.backward(query)
 
 
 def take_owned(page: int) -> None:
@@ -291,7 +315,7 @@ class Built:
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def built(request: pytest.FixtureRequest, nvrtc: NVRTC, cupy_on_cpu: ModuleType) -> Built:
-    launches = launches_of(cupy_on_cpu, STEPS, request.param, SANTA_STEPS, PAGES, RACE_STEPS)
+    launches = launches_of(cupy_on_cpu, STEPS, request.param, SANTA_STEPS, PAGES, RACE_STEPS, RACE_SEQUENCES)
     one_each = {(launch.program, launch.params): launch for launch in launches}
     programs = [launch.program for launch in one_each.values()]
     assert len(set(programs)) == len(programs)
@@ -318,9 +342,12 @@ def test_loops_over_tokens_of_the_main_case_keep_their_state_in_registers(
     built: Built, cupy_on_cpu: ModuleType
 ) -> None:
     names = {"hash_keys", "score", "attend", "score_tiles", "draw_values", "read_sums", "add_tokens"}
+    names |= {"bucket_sums", "read", "query_gradient"}
     launches = [
         launch
-        for launch in launches_of(cupy_on_cpu, MAIN, built.arch, SANTA_STEPS[:1], PAGES, RACE_STEPS[:1])
+        for launch in launches_of(
+            cupy_on_cpu, MAIN, built.arch, SANTA_STEPS[:1], PAGES, RACE_STEPS[:1], RACE_SEQUENCES[:2]
+        )
         if launch.program.name in names and "flash = true" not in launch.program.instance
     ]
     assert {launch.program.name for launch in launches} == names
@@ -334,6 +361,24 @@ def test_launches_with_many_tables_fit_in_the_shared_memory(arch: str, cupy_on_c
     assert largest.shared_bytes <= SHARED_BYTES[arch], largest
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_whole_sequences_fit_in_the_shared_memory_or_are_refused(arch: str, cupy_on_cpu: ModuleType) -> None:
+    refused = set()
+    for one in product(range(1, 9), HEAD_DIMS, ("bfloat16", "float32"), (False, True)):
+        planes, *others = one
+        tables = min(MOST_PLANES // planes, MOST_FEATURES >> planes)
+        try:
+            launches = launches_of(cupy_on_cpu, [], arch, race_sequences=[(planes, tables, *others, 1)])
+        except ValueError as error:
+            refused.add(one if "bytes of shared memory" in str(error) else str(error))
+        else:
+            assert max(launch.shared_bytes for launch in launches) <= SHARED_BYTES[arch]
+    if arch == "sm_90":
+        assert not refused
+    else:
+        assert not {one for one in refused if one[2] == "bfloat16" and (one[0] < 5 or one[1] == 64)}
+
+
 def test_every_kernel_of_the_sources_is_launched(cupy_on_cpu: ModuleType) -> None:
     pattern = r"__global__ void (?:__launch_bounds__\([^)]*\))?\s*(\w+)\("
     sources = {file.relative_to(KERNELS).as_posix(): file.read_text() for file in KERNELS.glob("*/*.cu")}
@@ -341,7 +386,7 @@ def test_every_kernel_of_the_sources_is_launched(cupy_on_cpu: ModuleType) -> Non
     assert len(written) >= 8
     assert written == {
         (launch.program.file, launch.program.name)
-        for launch in launches_of(cupy_on_cpu, STEPS, "sm_90", SANTA_STEPS, PAGES, RACE_STEPS)
+        for launch in launches_of(cupy_on_cpu, STEPS, "sm_90", SANTA_STEPS, PAGES, RACE_STEPS, RACE_SEQUENCES)
     }
 
 
@@ -359,7 +404,7 @@ def test_a_header_ends_with_the_files_that_define_launch_and_test_the_kernel(fil
 def test_sources_include_only_headers_that_every_installation_has() -> None:
     for file in KERNELS.glob("*/*.cu*"):
         for name in re.findall(r"#\s*include\s*[<\"](.+?)[>\"]", file.read_text()):
-            own = (KERNELS / "core" / name).is_file()
+            own = (KERNELS / name if "/" in name else KERNELS / "core" / name).is_file()
             assert own or name in ("cuda_fp16.h", "cuda_bf16.h") or name.startswith(("cuda/std/", "cub/")), file
 
 

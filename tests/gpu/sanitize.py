@@ -19,6 +19,7 @@ import numpy as np
 
 import socket_gpu
 from socket_gpu.race.plan import RacePlan
+from socket_gpu.race.sequences import RaceSequences
 from socket_gpu.registry import CupyBackend
 from socket_gpu.santa.plan import SantaPlan
 from socket_gpu.socket_lsh.plan import DecodePlan
@@ -68,6 +69,16 @@ RACE_STEPS = [
     (Race(3, 5), 48, "float16", 40, "float32", 7),
     (Race(1, 2048), 16, "float32", 8, "float16", 1),
     (Race(12, 1, 6.0), 64, "float64", 34, "float64", 2),
+]
+
+
+# Planes, tables, head_dim, dtype, causal, query heads a KV head: one group of features or more, every element.
+RACE_SEQUENCES = [
+    (4, 4, 128, "bfloat16", True, 2),
+    (5, 5, 64, "float16", False, 1),
+    (8, 1, 64, "bfloat16", True, 1),
+    (2, 3, 64, "float32", True, 3),
+    (4, 4, 128, "bfloat16", False, 1),
 ]
 
 
@@ -133,6 +144,19 @@ def take_race_steps(method: Race, head_dim: int, dtype: str, value_dim: int, val
         plan.append(keys[:, :, :count].copy(), values[:, :, :count].copy())
 
 
+def take_whole_sequences(planes: int, tables: int, head_dim: int, dtype: str, causal: bool, group: int) -> None:
+    """Both passes over two sequences that end between chunks and, not causal, more queries than keys."""
+    draw, element = KEY.generator(), bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+    asked, held = (2, group, 70 if causal else 130, head_dim), (2, 1, 70, head_dim)
+    query, keys, values, above = (
+        cupy.asarray(draw.standard_normal(shape).astype(element)) for shape in (asked, held, held, asked)
+    )
+    weights = cupy.asarray(draw.standard_normal((tables, planes, head_dim)).astype(np.float32))
+    passes = RaceSequences(query, keys, values, weights, cupy.ones((), np.float32), causal)
+    passes.forward()
+    passes.backward(above)
+
+
 def take_steps_over_pages() -> None:
     """Steps of either family over shuffled pages of 7 slots, with tokens of their owner, the last beyond the pages."""
     draw = KEY.generator()
@@ -182,6 +206,8 @@ def launch_every_kernel() -> None:
         take_santa_steps(*santa_step)
     for race_step in RACE_STEPS:
         take_race_steps(*race_step)
+    for sequences in RACE_SEQUENCES:
+        take_whole_sequences(*sequences)
     take_steps_over_pages()
     select_long_lists()
     select_wide_rows()

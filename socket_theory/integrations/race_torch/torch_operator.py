@@ -12,6 +12,7 @@ from socket_theory.integrations.race_torch import causal, whole
 from socket_theory.integrations.race_torch.buckets import Hash
 from socket_theory.integrations.race_torch.chunks import blocks, compute_dtype, grouped
 from socket_theory.integrations.race_torch.gradients import Gradients
+from socket_theory.integrations.race_torch.kernels import Kernels
 from socket_theory.integrations.race_torch.whole import empty_sums
 
 STEEPEST = {torch.float64: 80.0, torch.float32: 30.0}
@@ -36,9 +37,13 @@ def require_steepness(beta: float, num_planes: int, dtype: Any) -> float:
 
 
 def _attend(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causal: bool) -> tuple[Any, Any, Any]:
-    """The value [..., Hq, T, E], and the sums A [G, F] and B [G, F, E] over all keys that the gradient needs."""
+    """The value [..., Hq, T, E], and the sums that the gradient needs: A [G, F] and B [G, F, E] over all keys, or those
+    of kernels, A [G, tiles, F] and B [G, tiles, F, E]."""
     if beta.device.type == "cpu":  # reading one on a GPU would wait for it
         require_steepness(require_positive("beta", float(beta)), planes.shape[1], compute_dtype(query.dtype))
+    kernels = Kernels.of(query, keys, values, planes, is_causal)
+    if kernels is not None:
+        return kernels.attend(query, keys, values, planes, beta)
     with torch.autocast(query.device.type, enabled=False):
         hashed = Hash.of(planes, beta, compute_dtype(query.dtype))
         value = query.new_empty(*query.shape[:-1], values.shape[-1])
@@ -63,7 +68,11 @@ def _backward(
     is_causal: bool,
     planes_too: bool,
 ) -> tuple[Any, Any, Any, Any, Any]:
-    """Gradients of query, keys, values, planes (zero unless `planes_too`) and beta."""
+    """Gradients of query, keys, values, planes (zero unless `planes_too`, which no kernel computes) and beta."""
+    kernels = Kernels.of(query, keys, values, planes, is_causal)
+    if kernels is not None and not planes_too:
+        q, k, v, d_beta = kernels.differentiate(query, keys, values, planes, beta, above, mass, weighted)
+        return q, k, v, torch.zeros_like(planes), d_beta
     with torch.autocast(query.device.type, enabled=False):
         hashed = Hash.of(planes, beta, compute_dtype(query.dtype))
         into = Gradients.like(query, keys, values, hashed, planes_too)
@@ -73,7 +82,8 @@ def _backward(
             if is_causal:
                 causal.backward(*heads, into.part(part))
             else:
-                whole.backward(*heads, mass[at], weighted[at], into.part(part))
+                held = (mass[at], weighted[at]) if kernels is None else whole.sums(k[part], v[part], hashed)
+                whole.backward(*heads, *held, into.part(part))
         d_planes = torch.zeros_like(planes)
         if into.planes is not None:
             d_planes.copy_(into.planes.unflatten(0, (planes.shape[1], -1)).transpose(0, 1))
@@ -82,11 +92,16 @@ def _backward(
 
 
 def _like_attend(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causal: bool) -> tuple[Any, Any, Any]:
+    value, kernels = (
+        query.new_empty(*query.shape[:-1], values.shape[-1]),
+        Kernels.of(query, keys, values, planes, is_causal),
+    )
+    if kernels is not None:
+        return value, *kernels.empty_sums(query)
     groups = math.prod(keys.shape[:-2])
     dtype, features = compute_dtype(query.dtype), planes.shape[0] * 2 ** planes.shape[1]
     mass = query.new_empty(groups, features, dtype=dtype)
-    weighted = query.new_empty(groups, features, values.shape[-1], dtype=dtype)
-    return query.new_empty(*query.shape[:-1], values.shape[-1]), mass, weighted
+    return value, mass, query.new_empty(groups, features, values.shape[-1], dtype=dtype)
 
 
 def _like_backward(query: Any, keys: Any, values: Any, planes: Any, beta: Any, *others: Any) -> tuple[Any, ...]:

@@ -26,6 +26,13 @@ def add_keys(keys: Any, values: Any, hashed: Hash, mass: Any, weighted: Any) -> 
         weighted += torch.bmm(held, read(values, span, mass.dtype))
 
 
+def sums(keys: Any, values: Any, hashed: Hash) -> tuple[Any, Any]:
+    """A [G, F] and B [G, F, E] over all keys."""
+    found = empty_sums(keys, values, hashed)
+    add_keys(keys, values, hashed, *found)
+    return found
+
+
 def attend(query: Any, keys: Any, values: Any, value: Any, hashed: Hash, mass: Any, weighted: Any) -> None:
     """Write O = sum_r phi_r(q) B_r / sum_r phi_r(q) A_r into `value`, and leave A and B in `mass` and `weighted`."""
     add_keys(keys, values, hashed, mass, weighted)

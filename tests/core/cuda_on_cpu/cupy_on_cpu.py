@@ -24,7 +24,10 @@ COMPILER = shutil.which("g++") or shutil.which("clang++")
 UNWRITTEN = -(2**30)
 INSTALL = "no C++ compiler is installed: install g++ or clang++."
 FLAGS = ["-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
-ATTRIBUTES = {"MaxSharedMemoryPerBlockOptin": 227 * 1024, "MultiProcessorCount": 6}
+ATTRIBUTES = {
+    "MaxSharedMemoryPerBlockOptin": 227 * 1024,
+    "MultiProcessorCount": 6,
+}
 RUN = """
 extern "C" const char* run(int x, int y, int threads, int shared_bytes, void** arguments) {
     return launch_with(KERNEL, x, y, threads, shared_bytes, arguments);
@@ -158,7 +161,9 @@ class CupyOnCpu(ModuleType):
         get_current_stream=Stream,
         Stream=Stream,
         runtime=SimpleNamespace(getDevice=lambda: 0),
-        Device=lambda number=0: SimpleNamespace(attributes=ATTRIBUTES, synchronize=lambda: None),
+        Device=lambda number=0: SimpleNamespace(
+            attributes=ATTRIBUTES, compute_capability="90", synchronize=lambda: None
+        ),
     )
 
     @staticmethod
