@@ -53,6 +53,7 @@ def test_every_output_of_every_command_follows_the_one_rule() -> None:
         "evaluate learning",
         "bench decode",
         "bench santa",
+        "bench race",
     }
     assert all(isinstance(option.type, OutputFile) for option in outputs.values())
 

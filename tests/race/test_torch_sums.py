@@ -48,24 +48,25 @@ class Case:
         shares = above[0] / total.reshape(tokens, 1)
         self.keys = TABLES * np.concatenate([np.ones((tokens, 1)), values[0]], axis=1)
         self.queries = TABLES * np.concatenate([-(shares * self.value).sum(1, keepdims=True), shares], axis=1)
+        self.of_a_key, self.of_a_query = (abs(tokens).max(axis=1).min() for tokens in (self.keys, self.queries))
 
     def failing(self) -> set[str]:
         """The names of the checks that a pass in float32 fails."""
         value, passes, last = self._watched()
         ratios = {
             "value": float((abs(value - self.value) / self.size).max() / VALUES),
-            "keys' sums": _off(last[0], self.keys.sum(0), self.keys),
+            "keys' sums": _off(last[0], self.keys.sum(0), self.of_a_key),
         }
         if not self.is_causal:
-            ratios["queries' sums"] = _off(last[1], self.queries.sum(0), self.queries)
+            ratios["queries' sums"] = _off(last[1], self.queries.sum(0), self.of_a_query)
         else:
             before = np.cumsum(np.pad(self.keys, ((1, 0), (0, 0))), axis=0)[:-1:CAUSAL]
             after = np.cumsum(self.queries[::-1], axis=0)[::-1]
             after = np.concatenate([after[CAUSAL::CAUSAL], np.zeros((1, WIDTH + 1))])[::-1]
             forward, backward, suffixes = passes
-            ratios["prefixes"] = max(_off(f, b, self.keys) for f, b in zip(forward, before, strict=True))
-            ratios["prefixes again"] = max(_off(f, b, self.keys) for f, b in zip(backward, before, strict=True))
-            ratios["suffixes"] = max(_off(f, a, self.queries) for f, a in zip(suffixes[::2], after, strict=True))
+            ratios["prefixes"] = max(_off(f, b, self.of_a_key) for f, b in zip(forward, before, strict=True))
+            ratios["prefixes again"] = max(_off(f, b, self.of_a_key) for f, b in zip(backward, before, strict=True))
+            ratios["suffixes"] = max(_off(f, a, self.of_a_query) for f, a in zip(suffixes[::2], after, strict=True))
         print(self.is_causal, len(self.value), ratios)
         return {name for name, ratio in ratios.items() if not ratio < 1}
 
@@ -110,12 +111,12 @@ def _over_features(mass: Any, weighted: Any) -> Any:
     return torch.cat([mass.double().sum(1)[:, None], weighted.double().sum(1)], dim=1)[0].numpy()
 
 
-def _off(found: Any, wanted: Any, tokens: Any) -> float:
-    """The error of a sum by half of what one of its tokens adds to its largest entry at least.
+def _off(found: Any, wanted: Any, of_a_token: float) -> float:
+    """The error of a sum by half of what one of its tokens adds to its largest entry at least, `of_a_token`.
 
     Below 1 the sum is nearer to the right one than to any that lacks a token.
     """
-    return float(abs(found - wanted).max() / (abs(tokens).max(axis=1).min() / 2))
+    return float(abs(found - wanted).max() / (of_a_token / 2))
 
 
 @pytest.mark.parametrize("tokens", SIZES)
