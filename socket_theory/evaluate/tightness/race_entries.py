@@ -6,7 +6,8 @@ import numpy as np
 
 from socket_theory.evaluate.tightness.entry import DELTA, Compared, Entry
 from socket_theory.evaluate.tightness.race_setting import ANGLES, ROWS, RaceSetting
-from socket_theory.evaluate.tightness.ratio_forms import Float, ratio_entries
+from socket_theory.evaluate.tightness.ratio_forms import ratio_entries
+from socket_theory.evaluate.tightness.table_sets import Float
 from socket_theory.race.bounds.bias import kernel_bias_bound, uniform_kernel_bias_bound
 from socket_theory.race.bounds.causal import (
     causal_fourth_moment_radius,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from socket_theory.bounds.residual import ResidualMoments, spare_table_moments
 from socket_theory.core.claim import Context
 from socket_theory.core.rng import Key
-from socket_theory.evaluate.tightness.ratio_forms import STANDARD_ERRORS, TableSets, diameter, spare_moments, table_sums
+from socket_theory.evaluate.tightness.table_sets import STANDARD_ERRORS, TableSets, spare_moments, table_sums
 from socket_theory.race.claims.rows import Row
 from socket_theory.race.claims.tables import query_and_keys, table_weights
 from socket_theory.race.claims.triangles import Triangle
@@ -66,7 +66,7 @@ class RaceSetting:
         row, shape = self.row, (self.trials, self.num_tables)
         x, z = table_sums(row, self.trials * self.num_tables, self.rng("sets"))
         moments = spare_moments(row, SPARE * self.trials, self.rng("spare"))
-        known = row.weight_bound, row.value_radius, diameter(row.values), row.mass
+        known = self.kernel.weight_range(), row.residuals, row.mass
         return TableSets(x.reshape(*shape, -1), z.reshape(shape), moments, *known)
 
     @cached_property

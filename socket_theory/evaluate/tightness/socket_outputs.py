@@ -17,8 +17,9 @@ from socket_theory.bounds.ratio import (
 )
 from socket_theory.bounds.top_k import top_k_error_bound
 from socket_theory.evaluate.tightness.entry import DELTA, Compared, Entry
-from socket_theory.evaluate.tightness.ratio_forms import ratio_entries
+from socket_theory.evaluate.tightness.ratio_forms import SHARPER_FORMS, ratio_entries
 from socket_theory.evaluate.tightness.socket_setting import SocketSetting
+from socket_theory.evaluate.tightness.table_sets import diameter
 from socket_theory.socket_lsh.bounds.temperature import output_bias_bound, uniform_output_bias_bound
 
 Radius = Callable[[SamplingSpread, float, int], float]
@@ -82,7 +83,7 @@ def _top_k(s: SocketSetting) -> Compared:
     kept = np.argsort(law)[-max(1, int(KEPT * len(law))) :]
     mass, values = law[kept].sum(), s.problem.values
     error = np.linalg.norm(law @ values - law[kept] @ values[kept] / mass)
-    return top_k_error_bound(mass, s.sets.value_diameter), error
+    return top_k_error_bound(mass, diameter(values)), error
 
 
 _FAR = "The sum of the keys' biases has no signs, while the biases of keys with values on all sides of y* cancel."
@@ -105,7 +106,7 @@ OUTPUTS: tuple[Entry[SocketSetting], ...] = (
         "S9.normaliser", "the paper's condition", f"{RATIO}.paper_condition_tables", "count", _paper_condition, _LIGHT
     ),
     Entry("S9.hoeffding", "condition of the Hoeffding form", f"{RATIO}.normaliser_tables", "count", _condition, _LIGHT),
-    *ratio_entries("S9", lambda s: s.sets),
+    *ratio_entries("S9", lambda s: s.sets, SHARPER_FORMS),
     _draws("S10.hoeffding", "draws, Hoeffding", f"{SPREAD}.hoeffding", compare=lambda s: _plain(s, _hoeffding)),
     _draws("S10.bernstein", "draws, Bernstein", f"{SPREAD}.bernstein", compare=lambda s: _plain(s, _bernstein)),
     _draws(

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from socket_theory.bounds.importance import plain_spread
+from socket_theory.bounds.recall import KeyScores
+from socket_theory.core.angular import angles
 from socket_theory.core.draws import draw_tokens
 from socket_theory.core.hashing import apply_query_map
 from socket_theory.core.rng import Key
 from socket_theory.evaluate.tightness.entry import DELTA
-from socket_theory.evaluate.tightness.ratio_forms import TableSets, diameter, spare_moments, table_sums
-from socket_theory.socket_lsh.bounds.weight_range import weight_bound
+from socket_theory.evaluate.tightness.table_sets import TableSets, spare_moments, table_sums
 from socket_theory.socket_lsh.claims.bias import Problem
 from socket_theory.socket_lsh.law import SoftKernel
 
@@ -82,18 +83,23 @@ class SocketSetting:
         return first_counts(gaps, lambda total: (total <= 0).mean(axis=0) <= DELTA)
 
     @cached_property
-    def recall_problem(self) -> tuple[Float, int]:
-        """kappa of the first 512 keys in descending order, and k = N/16 of them."""
-        kappa = self.problem.kernel_values[0][:RECALL_KEYS]
-        return np.sort(kappa)[::-1], max(1, len(kappa) // 16)
+    def recall_problem(self) -> tuple[Problem, int]:
+        """The first 512 keys, and k = N/16 of them."""
+        keys, values = self.problem.keys[:RECALL_KEYS], self.problem.values[:RECALL_KEYS]
+        return Problem(self.kernel, self.problem.query, keys, values), max(1, len(keys) // 16)
 
     @cached_property
-    def recalling_tables(self) -> int:
-        """The smallest L at which half of the true top k is in the top k, with probability 1 - delta."""
-        trials, rng, (_, k) = max(2, self.trials // FEWER), self.rng("recall"), self.recall_problem
-        some = self.problem.keys[:RECALL_KEYS]
-        best = np.argsort(self.problem.kernel_values[0][:RECALL_KEYS])[-k:]
-        near = Problem(self.kernel, self.problem.query, some, self.problem.values[:RECALL_KEYS])
+    def key_scores(self) -> KeyScores:
+        """The law of one table's scores of the first 512 keys."""
+        theta = angles(self.problem.query, self.recall_problem[0].keys)
+        known = self.kernel.mean(theta, self.query_norm), self.kernel.variance(theta, self.query_norm)
+        return KeyScores(*known, self.kernel.weight_range())
+
+    @cached_property
+    def recalling_tables(self) -> tuple[int, int]:
+        """The smallest L at which half of the true top k is found, with probability 1 - delta and in the mean."""
+        trials, rng, (near, k) = max(2, self.trials // FEWER), self.rng("recall"), self.recall_problem
+        best = np.argsort(near.kernel_values[0])[-k:]
 
         def weights(count: int) -> Float:
             return np.stack([near.draw_weights(count, rng) for _ in range(trials)])
@@ -101,9 +107,10 @@ class SocketSetting:
         def recalled(total: Float) -> NDArray[np.bool_]:
             found = np.argpartition(total, -k, axis=1)[:, -k:]
             share = np.array([np.isin(row, best).mean() for row in found])
-            return np.array([(share >= RECALL).mean() >= 1 - DELTA])
+            return np.array([(share >= RECALL).mean() >= 1 - DELTA, share.mean() >= RECALL])
 
-        return int(first_counts(weights, recalled)[0])
+        likely, in_the_mean = first_counts(weights, recalled)
+        return int(likely), int(in_the_mean)
 
     @cached_property
     def sets(self) -> TableSets:
@@ -113,9 +120,8 @@ class SocketSetting:
             x.reshape(*shape, -1),
             z.reshape(shape),
             spare_moments(problem, SPARE * self.trials, self.rng("spare")),
-            weight_bound(self.kernel, self.num_keys),
-            problem.value_radius(problem.soft_target),
-            diameter(problem.values),
+            self.kernel.weight_range(),
+            problem.residuals,
             float(problem.kernel_values[0].sum()),
         )
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
-from socket_theory.bounds.concentration import bernstein_radius, hoeffding_radius
+from socket_theory.bounds.concentration import bernstein_radius, hoeffding_radius, two_point_radius
+from socket_theory.bounds.large_deviations import TiltedLaw
 from socket_theory.bounds.ranking import (
     misrank_bernstein_tables,
     misrank_hoeffding_range_tables,
     misrank_tables,
-    recall_tables,
 )
 from socket_theory.evaluate.tightness.entry import DELTA, Compared, Entry
-from socket_theory.evaluate.tightness.ratio_forms import Float
 from socket_theory.evaluate.tightness.socket_setting import ANGLES, RECALL, SocketSetting
+from socket_theory.evaluate.tightness.table_sets import Float
+from socket_theory.socket_lsh.bounds.pair_difference import pair_difference
+from socket_theory.socket_lsh.bounds.recall_estimate import RecallEstimate
 from socket_theory.socket_lsh.bounds.temperature import kernel_bias_bound, uniform_kernel_bias_bound
-from socket_theory.socket_lsh.bounds.weight_range import collision_half_range
+from socket_theory.socket_lsh.bounds.weight_range import collision_half_range, collision_reach
 from socket_theory.socket_lsh.claims.instances import angle_between
 
 BIASED = ANGLES[:-1]  # at a right angle there is no bias
@@ -41,8 +45,13 @@ def _hoeffding(s: SocketSetting) -> Compared:
 
 
 def _bernstein(s: SocketSetting) -> Compared:
-    variance, reach = s.kernel.variance(ANGLES, s.query_norm), 2 * collision_half_range(s.kernel)
-    return bernstein_radius(DELTA, s.num_tables, variance, reach), s.entry_errors
+    variance, reach = s.kernel.variance(ANGLES, s.query_norm), collision_reach(s.kernel, ANGLES, s.query_norm)
+    return bernstein_radius(DELTA, s.num_tables, variance, np.maximum(*reach)), s.entry_errors
+
+
+def _two_point(s: SocketSetting) -> Compared:
+    variance, reach = s.kernel.variance(ANGLES, s.query_norm), collision_reach(s.kernel, ANGLES, s.query_norm)
+    return two_point_radius(DELTA, s.num_tables, variance, *reach), s.entry_errors
 
 
 def _gaps(s: SocketSetting) -> list[float]:
@@ -60,20 +69,34 @@ def _misranking_range(s: SocketSetting) -> Compared:
 
 
 def _misranking_bernstein(s: SocketSetting) -> Compared:
-    apart = [(near, far, angle_between(near, far)) for near, far in pairwise(ANGLES)]
-    variances = [float(s.kernel.difference_variance(*angles, s.query_norm)) for angles in apart]
-    pairs = zip(_gaps(s), variances, strict=True)
-    return [misrank_bernstein_tables(gap, DELTA, variance) for gap, variance in pairs], s.ranking_tables
+    variances = [float(s.kernel.difference_variance(*angles, s.query_norm)) for angles in _apart()]
+    pairs, span = zip(_gaps(s), variances, strict=True), 2 * collision_half_range(s.kernel)
+    return [misrank_bernstein_tables(gap, DELTA, variance, span) for gap, variance in pairs], s.ranking_tables
+
+
+def _apart() -> list[tuple[float, float, float]]:
+    """The angles of neighbours in ANGLES to the query, and that between them."""
+    return [(near, far, angle_between(near, far)) for near, far in pairwise(ANGLES)]
+
+
+def _large_deviations(s: SocketSetting, tables: Callable[[TiltedLaw, float], int]) -> Compared:
+    return [tables(pair_difference(s.kernel, *angles, s.query_norm), DELTA) for angles in _apart()], s.ranking_tables
 
 
 def _recall(s: SocketSetting) -> Compared:
-    kappa, k = s.recall_problem
-    return recall_tables(kappa, k, RECALL, DELTA), s.recalling_tables
+    return s.key_scores.recall_tables(s.recall_problem[1], RECALL, DELTA), s.recalling_tables[0]
+
+
+def _recall_estimate(s: SocketSetting) -> Compared:
+    near, k = s.recall_problem
+    return RecallEstimate.of(s.kernel, near.query, near.keys, k).tables(RECALL), s.recalling_tables[1]
 
 
 _SIGNS = "It adds up what every plane may be wrong by, while at an angle well above 0 errors of both signs cancel."
 _RANGE = "It knows the range of a weight and not its variance, and most weights are far below the largest."
+_EXPONENT = "The exponent is right; what is left is a factor before it, which the few tables that suffice hardly see."
 BIAS, MEAN, RANKING = "socket_lsh.bounds.temperature", "bounds.concentration", "bounds.ranking"
+TILTED = "bounds.large_deviations.TiltedLaw"
 
 WEIGHTS: tuple[Entry[SocketSetting], ...] = (
     Entry(
@@ -93,6 +116,14 @@ WEIGHTS: tuple[Entry[SocketSetting], ...] = (
         "tail",
         _bernstein,
         "Where a weight is rarely large, Bernstein's second term, which knows the range alone, takes over.",
+    ),
+    Entry(
+        "S8.two-point",
+        "entries, two-point form",
+        f"{MEAN}.two_point_radius",
+        "tail",
+        _two_point,
+        "It allows the law of that variance that is largest most often, while weights near the largest are rarer.",
     ),
     Entry(
         "S14.hoeffding",
@@ -116,15 +147,39 @@ WEIGHTS: tuple[Entry[SocketSetting], ...] = (
         f"{RANKING}.misrank_bernstein_tables",
         "count",
         _misranking_bernstein,
-        "Its second term takes 1 for the range of a weight.",
+        "Where the nearer key rarely has a large weight, its second term, which knows the range alone, takes over.",
+    ),
+    Entry(
+        "S14.large-deviations",
+        "misranking, Chernoff",
+        f"{TILTED}.chernoff_tables",
+        "count",
+        partial(_large_deviations, tables=TiltedLaw.chernoff_tables),
+        _EXPONENT,
+    ),
+    Entry(
+        "S14.large-deviations",
+        "misranking, Chernoff corrected",
+        f"{TILTED}.bahadur_rao_tables",
+        "count",
+        partial(_large_deviations, tables=TiltedLaw.bahadur_rao_tables),
+        _EXPONENT,
     ),
     Entry(
         "S14.recall",
         "recall of half the top k",
-        f"{RANKING}.recall_tables",
+        "bounds.recall.KeyScores.recall_tables",
         "count",
         _recall,
-        "It has every pair of a kept and a lost key ranked rightly, where many may be wrong, all with the gap of the "
-        "closest pair, and 1 for the range of a weight.",
+        "It adds up the chances of all keys to be on the wrong side of a threshold, and charges them for noise that "
+        "all keys of a table share, which costs no recall.",
+    ),
+    Entry(
+        "S14.recall",
+        "recall of half the top k in the mean, an estimate and no bound",
+        "socket_lsh.bounds.recall_estimate.RecallEstimate.tables",
+        "count",
+        _recall_estimate,
+        "It takes the scores for normal, and the scores of few tables are skewed.",
     ),
 )
