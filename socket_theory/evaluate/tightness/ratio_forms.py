@@ -105,8 +105,8 @@ _FORMS: tuple[Form, ...] = (
         "empirical Bernstein form",
         "ratio.empirical_bernstein_radius",
         _empirical_bernstein,
-        "It knows nothing exact: terms of 1/L have every weight at whichever end of its range takes X furthest, and "
-        "where it says nothing the tables are too few for a divisor above 0.",
+        "It knows nothing exact, not even y: terms of 1/L allow for every mean of the values and for every weight in "
+        "its range, and where it says nothing the tables are too few for a divisor above 0.",
     ),
 )
 SHARPER_FORMS: tuple[Form, ...] = (

@@ -94,7 +94,7 @@ def _recall_estimate(s: SocketSetting) -> Compared:
 
 _SIGNS = "It adds up what every plane may be wrong by, while at an angle well above 0 errors of both signs cancel."
 _RANGE = "It knows the range of a weight and not its variance, and most weights are far below the largest."
-_EXPONENT = "The exponent is right; what is left is a factor before it, which the few tables that suffice hardly see."
+_EXPONENT = "Its exponent is right, but at delta = .05 so few tables do that the factor before the exponential matters."
 BIAS, MEAN, RANKING = "socket_lsh.bounds.temperature", "bounds.concentration", "bounds.ranking"
 TILTED = "bounds.large_deviations.TiltedLaw"
 
@@ -147,7 +147,8 @@ WEIGHTS: tuple[Entry[SocketSetting], ...] = (
         f"{RANKING}.misrank_bernstein_tables",
         "count",
         _misranking_bernstein,
-        "Where the nearer key rarely has a large weight, its second term, which knows the range alone, takes over.",
+        "At delta = .05 an exponential tail asks for 2.2 times the tables that a normal law does, and a second term, "
+        "which knows the range alone, adds to them.",
     ),
     Entry(
         "S14.large-deviations",
