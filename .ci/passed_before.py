@@ -1,12 +1,12 @@
 """Run in a second environment only the tests that may see something else there than in a first one.
 
-    pytest -p passed_before --write-passed FILE        writes what passed, and what each test file did not find
-    pytest -p passed_before --leave-out-passed FILE    leaves those tests out whose file would find nothing more now
+    pytest -p passed_before --write-passed=FILE        writes what passed, and what each test file did not find
+    pytest -p passed_before --leave-out-passed=FILE    leaves those tests out whose file would find nothing more now
 
 A module that is asked for and not found counts for the file whose tests were being collected or run, whether a test or
 what it calls asks for it, by an import or for its version. What another Python process imports is not seen, so that
 the tests of a file that starts one are all run again. Every test is run where FILE is not there, or was written with
-another Python or other versions of the packages that were installed then.
+another Python or other versions of the packages that were installed then. Without the = pytest takes FILE for a test.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["", TWO], ids=["one process", "two processes"])
 def record(project: Path, request: pytest.FixtureRequest) -> Path:
     """What a first run without the extra wrote."""
-    run(project, options=f"{request.param} --write-passed record.json")
+    run(project, options=f"{request.param} --write-passed=record.json")
     return project / "record.json"
 
 
@@ -76,13 +76,13 @@ def extra(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_may_see_the_new_module_or_cannot_be_seen_is_run_again(project: Path, record: Path, extra: Path) -> None:
-    said = run(project, extra, options=f"--leave-out-passed {record}")
+    said = run(project, extra, options=f"--leave-out-passed={record}")
     assert files(said) == MAY_DIFFER
     assert "4 tests that passed before are left out" in said
 
 
 def test_two_processes_leave_out_the_same(project: Path, record: Path, extra: Path) -> None:
-    said = run(project, extra, options=f"{TWO} --leave-out-passed {record}")
+    said = run(project, extra, options=f"{TWO} --leave-out-passed={record}")
     assert "4 tests that passed before are left out" in said
     assert f" {sum(MAY_DIFFER.values())} passed in " in said
 
@@ -91,11 +91,11 @@ def test_a_package_without_a_module_of_its_name_counts_as_well(project: Path, re
     metadata = tmp_path / "an_extra-1.0.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: an_extra\nVersion: 1.0\n")
-    assert "test_reads_version" in files(run(project, tmp_path, options=f"--leave-out-passed {record}"))
+    assert "test_reads_version" in files(run(project, tmp_path, options=f"--leave-out-passed={record}"))
 
 
 def test_in_the_same_environment_only_other_processes_and_skips_are_run_again(project: Path, record: Path) -> None:
-    assert files(run(project, options=f"--leave-out-passed {record}")) == UNSEEN | {"test_skips": 1}
+    assert files(run(project, options=f"--leave-out-passed={record}")) == UNSEEN | {"test_skips": 1}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_without_a_record_that_fits_every_test_is_run(
     changed = tmp_path / "record.json"
     if change is not None:
         changed.write_text(json.dumps(json.loads(record.read_text()) | change))
-    said = run(project, options=f"--leave-out-passed {changed}")
+    said = run(project, options=f"--leave-out-passed={changed}")
     assert files(said).keys() == FILES.keys() - {"test_collects"}
     assert "Every test is run: " in said
     assert reason in said
