@@ -2,8 +2,9 @@
 
 Expected recall is the mean over the true top-k of the probability of being kept, an identity. Two steps are plug-in:
 
-- A score is taken for normal with its exact mean and variance. Weights are skewed, so that below about 20 tables the
-  estimate is too high; the Berry-Esseen error of one score falls as 1/sqrt L.
+- A score is taken for normal with its exact mean and variance. Weights are skewed to the right,
+  which makes the estimate too high: much below about 20 tables, and still by .02 to .06 of recall where the skewness of
+  a weight is large, as it is with the documented query map. The Berry-Esseen error of one score falls as 1/sqrt L.
 - The k-th largest score is taken for t + sum_j pi_j (w-bar_j - kappa_j): t solves sum_i P(w-bar_i > t) = k, and pi_j
   is key j's share of the probability density at t, its first-order effect on the threshold. So noise that all keys
   near the threshold share, as the keys of one text do, costs no recall.
