@@ -166,4 +166,8 @@ def _two_point_exponent(deviation: ArrayLike, variance: ArrayLike, reach: ArrayL
     length = np.where(inside, b, 1.0)
     x, u = np.where(inside, t, 0.0) / length, np.where(inside, v, 1.0) / length / length
     kept = (1 - x) * np.log1p(-np.minimum(x, 1 - np.finfo(float).eps))
-    return np.where(inside, ((u + x) * np.log1p(x / u) + kept) / (1 + u), np.inf)
+    # 1 + x/u beyond float64's numbers where u is least: its logarithm then is that of (u + x) less that of u.
+    with np.errstate(over="ignore"):
+        ratio = x / u
+    raised = np.where(ratio < np.inf, np.log1p(ratio), np.log(u + x) - np.log(u))
+    return np.where(inside, ((u + x) * raised + kept) / (1 + u), np.inf)

@@ -29,7 +29,7 @@ def variance_radius(delta: float, num_tables: int, moments: ResidualMoments, rea
 
 def variance_tables(epsilon: float, delta: float, moments: ResidualMoments, realised_mass: float) -> int:
     """The smallest L >= 2 with `variance_radius` <= epsilon, for a Z-bar that stays as given."""
-    target = moderate_number("epsilon", epsilon)
+    target, realised_mass = moderate_number("epsilon", epsilon), moderate_number("realised_mass", realised_mass)
     low, high = _FEWEST - 1, _FEWEST
     while variance_radius(delta, high, moments, realised_mass) > target:
         low, high = high, round_up(2.0 * high, "epsilon", epsilon)

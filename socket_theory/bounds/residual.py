@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from socket_theory.core.arguments import Float, require_rows
+from socket_theory.core.arguments import Float, nonnegative_number, require_rows
 from socket_theory.core.checks import require_count, require_numbers
+
+_LARGEST = 1e150
+"""Of a moment: its square stays in float64."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,15 @@ class ResidualMoments:
     trace_square: float
     fourth: float
     square_variance: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None:
+                moderate = nonnegative_number(name, value)
+                if moderate > _LARGEST:
+                    raise ValueError(
+                        f"{name}={value!r} was given: scale the values, so that it is at most {_LARGEST:g}."
+                    )
 
     def mean_fourth(self, num_tables: int) -> float:
         """E |mean of L tables|^4 = [m_4 + (L - 1)(s^4 + 2 tr Sigma^2)] / L^3, exactly (S9)."""
@@ -51,17 +63,18 @@ def spare_table_moments(residuals: Float, deviations: float) -> ResidualMoments:
     moments. Tables that shaped y_tau, or the estimate that is being bounded, are not spare. tr Sigma^2 is a
     U-statistic: the mean of <X_l, X_m>^2 over l != m.
 
-    Shapes: residuals [L, E] = X_l(y_tau) with the exact y_tau, L >= 2.
+    Shapes: residuals [L, E] = X_l(y_tau) with the exact y_tau, L >= 3: of two tables no standard error of their pair
+    can be estimated.
 
     Raises
     ------
     ValueError
-        For fewer than 2 tables, residuals that are not [L, E], or NaN.
+        For fewer than 3 tables, residuals that are not [L, E], or NaN.
     """
     residuals = require_rows("residuals", residuals)
     if require_numbers("deviations", deviations).ndim or not np.isfinite(deviations):
         raise ValueError(f"deviations={deviations!r} was given: pass a finite number of standard errors.")
-    count = require_count("the number of spare tables", len(residuals), least=2)
+    count = require_count("the number of spare tables", len(residuals), least=3)
     square = np.einsum("le,le->l", residuals, residuals)
     partners = np.einsum("le,le->l", residuals @ (residuals.T @ residuals), residuals)
     partners = (partners - square**2) / (count - 1)

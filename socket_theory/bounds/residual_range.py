@@ -34,8 +34,10 @@ def residual_range(weight_range: tuple[float, float], residuals: Float) -> float
     """
     middle, half = _middle_and_half(weight_range)
     rows = _some_rows("residuals", residuals)
+    unit = _scale(rows)
+    rows = rows / unit
     apart = min(float(_norms(rows).sum()), float(np.sqrt(len(rows) * _largest_square(rows))))
-    return middle * float(_norms(rows.sum(axis=0))) + half * apart
+    return unit * (middle * float(_norms(rows.sum(axis=0))) + half * apart)
 
 
 def residual_range_of_any_target(weight_range: tuple[float, float], values: Float) -> float:
@@ -48,10 +50,12 @@ def residual_range_of_any_target(weight_range: tuple[float, float], values: Floa
     """
     middle, half = _middle_and_half(weight_range)
     rows = _some_rows("values", values)
+    unit = _scale(rows)
+    rows = rows / unit
     centred = rows - rows.mean(axis=0)
     furthest = float(_norms(centred).max())
     apart = np.sqrt(_largest_square(centred) / len(rows) + furthest**2)
-    return len(rows) * (middle * furthest + half * float(apart))
+    return unit * len(rows) * (middle * furthest + half * float(apart))
 
 
 def _middle_and_half(weight_range: tuple[float, float]) -> tuple[float, float]:
@@ -64,7 +68,15 @@ def _middle_and_half(weight_range: tuple[float, float]) -> tuple[float, float]:
 def _some_rows(name: str, value: Float) -> Float:
     rows = require_rows(name, value)
     require_count(f"the number of rows of {name}", len(rows))
+    require_count(f"the number of columns of {name}", rows.shape[1])
     return rows
+
+
+def _scale(rows: Float) -> float:
+    """A power of two near the largest entry, by which rows are divided so that their squares neither vanish nor
+    overflow; 1 for zeros."""
+    largest = float(np.abs(rows).max())
+    return 2.0 ** int(np.frexp(largest)[1]) if 0 < largest < np.inf else 1.0
 
 
 def _norms(rows: Float) -> Float:

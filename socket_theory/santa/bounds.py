@@ -66,7 +66,7 @@ def stratified_spread(weights: Float, values: Float, num_samples: int) -> Sampli
     Shapes: weights [N], values [N, E].
     """
     law, samples = require_law(weights), require_count("num_samples", num_samples)
-    strata, tokens, overlaps = strata_of(law, samples)
+    strata, tokens, overlaps, _ = strata_of(law, samples)
     rows = require_rows("values", values, len(law))[tokens]
     means = np.add.reduceat(overlaps[:, None] * rows, np.searchsorted(strata, np.arange(samples)), axis=0)
     squares = ((rows - means[strata]) ** 2).sum(axis=-1)

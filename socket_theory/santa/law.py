@@ -82,8 +82,8 @@ def stratum_laws(weights: Float, num_samples: int) -> Float:
     Exact for the weights as they are given, but for one rounding of each entry: 0 only where they do not meet.
     """
     law, samples = require_law(weights), require_count("num_samples", num_samples)
-    laws, (strata, tokens, overlaps) = np.zeros((samples, len(law))), strata_of(law, samples)
-    laws[strata, tokens] = overlaps
+    laws, pieces = np.zeros((samples, len(law))), strata_of(law, samples)
+    laws[pieces.strata, pieces.tokens] = pieces.overlaps
     return laws
 
 

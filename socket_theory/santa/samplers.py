@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from socket_theory.core.checks import require_count, require_numbers
 from socket_theory.core.draws import draw_tokens, within_range
-from socket_theory.santa.exact import require_draws
+from socket_theory.santa.exact import require_draws, strata_of
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -58,11 +58,12 @@ def iid_counts(weights: Float, points: Float) -> Int:
 def stratified_counts(weights: Float, points: Float) -> Int:
     """Counts of one draw in each of S equal strata of probability, at independent uniforms. Source: N2, N4.
 
+    Which tokens a stratum meets is decided by the weights as they are given, without rounding.
+
     Shapes: weights [N], points [..., S] -> [..., N]. Raises as `require_law` and `require_uniforms`.
     """
     law, inside = require_law(weights), _require_draws(points)
-    samples = inside.shape[-1]
-    return _tally(draw_tokens(law, (np.arange(samples) + inside) / samples), len(law))
+    return _tally(strata_of(law, inside.shape[-1]).draw(inside), len(law))
 
 
 def systematic_counts(weights: Float, num_samples: int, offsets: Float, tile_len: int | None = None) -> Int:

@@ -123,3 +123,9 @@ def test_the_estimate_holds_for_a_captured_head(llm: SimpleNamespace, layer: int
 def test_wrong_arguments_are_named(call: Callable[[], Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("keys", [np.outer(np.arange(1, 6), np.arange(1.0, 5.0)), np.repeat(np.eye(4)[:1], 5, axis=0)])
+def test_keys_in_one_direction_are_kept_by_chance(keys):
+    found = RecallEstimate.of(SoftKernel(2, 1.0, "tanh", 4), np.arange(1.0, 5.0), keys, 2)
+    assert found.expected_recall(60) == 0.4

@@ -81,3 +81,9 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"epsilon=1e-12 needs more than 1e\+18 terms"):
         variance_tables(1e-12, 0.1, moments, 1.0)
     assert math.isfinite(variance_tables(1e-8, 0.1, moments, 1.0))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), -1.0, 1e200])
+def test_moments_that_are_none_are_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="fourth="):
+        ResidualMoments(1.0, 1.0, wrong)

@@ -69,3 +69,15 @@ def test_a_target_is_a_mean_of_the_values_and_the_origin_does_not_matter() -> No
     assert moved == pytest.approx(residual_range_of_any_target(WEIGHTS, values))
     for value in values:
         assert residual_range(WEIGHTS, values - value) <= moved * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e160, 1e200])
+def test_it_scales_with_the_values_where_their_squares_leave_float64(scale: float) -> None:
+    rows = np.array([[1.0, 0.0], [-1.0, 0.5], [0.25, -2.0]])
+    for bound in (residual_range, residual_range_of_any_target):
+        assert bound((0.1, 0.2), scale * rows) == pytest.approx(scale * bound((0.1, 0.2), rows), rel=1e-12, abs=0)
+
+
+def test_values_without_entries_are_refused() -> None:
+    with pytest.raises(ValueError, match="the number of columns of residuals=0 was given"):
+        residual_range((0.1, 0.2), np.zeros((3, 0)))

@@ -14,7 +14,7 @@ from socket_theory import Santa
 from socket_theory.santa.bounds import sampling_failure, stratified_spread
 from socket_theory.santa.exact import as_integers, strata_of
 from socket_theory.santa.law import stratum_laws
-from socket_theory.santa.samplers import systematic_counts
+from socket_theory.santa.samplers import stratified_counts, systematic_counts
 from socket_theory.santa.tiles import largest_remainder, tile_masses
 
 NUMBERS = st.one_of(
@@ -85,7 +85,7 @@ def test_masses_that_miss_one_by_a_draw_are_refused():
 @given(LAWS, st.integers(1, 40))
 def test_strata_are_those_of_exact_arithmetic(weights, samples):
     expected = exact_strata(weights, samples)
-    strata, tokens, overlaps = strata_of(weights, samples)
+    strata, tokens, overlaps, _ = strata_of(weights, samples)
     assert list(zip(strata.tolist(), tokens.tolist(), strict=True)) == list(expected)
     least = 5e-324  # what is smaller is kept as the least number above 0
     assert overlaps.tolist() == [max(least, float(overlap)) for overlap in expected.values()]
@@ -141,3 +141,22 @@ def test_more_than_two_to_the_32_draws_are_refused(draw):
             ValueError, match=r"num_samples=4294967297 was given: pass at most 2\^32 = 4294967296 draws"
         ):
             call(2**32 + 1)
+
+
+@pytest.mark.parametrize("tokens", [10, 1000])
+def test_strata_draw_only_tokens_that_they_meet(tokens):
+    weights = np.full(tokens, 0.1)  # a stratum is a token, and each is drawn once
+    for point in (0.0, 0.5, np.nextafter(1.0, 0.0)):
+        np.testing.assert_array_equal(stratified_counts(weights, np.full(tokens, point)), np.ones(tokens))
+    assert stratified_spread(weights, np.arange(tokens)[:, None], tokens).variance == 0
+
+
+@given(LAWS, st.integers(1, 40), st.integers(0, 10**6))
+def test_draws_of_strata_follow_their_law(weights, samples, seed):
+    law, points = stratum_laws(weights, samples), np.random.default_rng(seed).random((50, samples))
+    drawn = strata_of(np.asarray(weights, dtype=float), samples).draw(points)
+    assert (law[np.arange(samples), drawn] > 0).all()
+    ends = np.cumsum(law, axis=1)
+    above = np.take_along_axis(ends, drawn.T, axis=1).T
+    below = above - law[np.arange(samples), drawn]
+    assert ((below - 1e-9 <= points) & (points <= above + 1e-9)).all()

@@ -57,7 +57,7 @@ def test_fourth_moment_of_a_mean_is_exact(num_tables: int) -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="the number of spare tables=1 was given: pass an integer of at least 2"):
+    with pytest.raises(ValueError, match="the number of spare tables=1 was given: pass an integer of at least 3"):
         spare_table_moments(np.ones((1, 2)), 1.0)
     with pytest.raises(ValueError, match="residuals contains NaN or infinity"):
         spare_table_moments(np.full((3, 2), np.nan), 1.0)

@@ -99,6 +99,8 @@ class RecallEstimate:
     def _recall(self, num_tables: float) -> float:
         from scipy.special import ndtr
 
+        if np.ptp(self.means) <= 4 * np.finfo(np.float64).eps * self.means.max():  # by chance, as all keys tie
+            return float(self.k / self.sizes.sum())
         noise = np.diag(self.covariance)
         for _ in range(_PASSES):
             spread = np.sqrt(np.maximum(noise, np.finfo(float).tiny) / num_tables)
@@ -117,7 +119,7 @@ class RecallEstimate:
         from scipy.optimize import brentq
         from scipy.special import ndtr
 
-        reach = _WIDEST * spread.max()
+        reach = max(_WIDEST * spread.max(), 4 * np.finfo(np.float64).eps * np.abs(self.means).max())
         ends = self.means.min() - reach, self.means.max() + reach
         return float(brentq(lambda t: self.sizes @ ndtr((self.means - t) / spread) - self.k, *ends, xtol=1e-300))
 
