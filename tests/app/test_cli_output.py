@@ -51,6 +51,7 @@ def test_every_output_of_every_command_follows_the_one_rule() -> None:
         "evaluate attention",
         "evaluate ranking",
         "evaluate learning",
+        "evaluate tightness",
         "bench decode",
         "bench santa",
         "bench race",

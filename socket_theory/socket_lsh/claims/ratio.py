@@ -160,9 +160,9 @@ CLAIMS = (
         id="S9.empirical-bernstein",
         title="Finite tables: empirical Bernstein form",
         statement="With y-hat = y_{tau,L}, s^2 = mean |X_l(y-hat)|^2, zeta^2 = mean Z_l^2, c = sqrt(2 ln(4/delta)/L), "
-        "f = c sqrt(2 ln(2/delta)/L) + 2 ln(4/delta)/(3L), with R* the range of |X| about every mean of the values and "
-        "R^ that about y-hat, B = N sigma_+: with probability 1 - delta |y-hat - y_tau| is at most (s c + R* f)/(Z-bar "
-        "- zeta c) and (s c + R^ f)/(Z-bar - zeta c - B f), where these are positive: nothing exact is needed.",
+        "f = c sqrt(2 ln(2/delta)/L) + 2 ln(4/delta)/(3L), with R the range of |X| about every mean of the values and "
+        "Q that about y-hat, B = N sigma_+: with probability 1 - delta |y-hat - y_tau| is at most (s c + R f)/(Z-bar "
+        "- zeta c) and (s c + Q f)/(Z-bar - zeta c - B f), where these are positive: nothing exact is needed.",
         source="own proof; Pinelis 1994, and the triangle inequality in l2",
         kind="tail",
         wrong="the largest realised Z_l as B, on a crowd that most sets of tables never hit",
