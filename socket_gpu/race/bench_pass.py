@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from socket_gpu.bench.clock import Clock, capture
+from socket_gpu.bench.clock import FLUSH_BYTES, Clock, capture
 from socket_gpu.bench.inputs import held_bytes
 from socket_gpu.bench.rows import Row
 from socket_gpu.bench.stages import in_order, stage_us
@@ -34,12 +34,12 @@ def measure_sequences(case: Case, clock: Clock, *, staged: bool = True) -> list[
     sequences = RaceSequences(inputs.query, inputs.keys, inputs.values, inputs.planes, inputs.beta, case.causal)
     forward = sequences.forward_stages()
     in_order(forward.values())()
-    peaks = [held_bytes()]
+    peaks = [held_bytes() - FLUSH_BYTES]
     above = _like(inputs.query, case)
     backward = sequences.backward_stages(above)
     both = forward | {(f"{name}, again" if name in forward else name): run for name, run in backward.items()}
     in_order(both.values())()
-    peaks.append(held_bytes())
+    peaks.append(held_bytes() - FLUSH_BYTES)
     _check(case, inputs, sequences, above, in_order(both.values()))
     gated = some_rows(sequences, backward=True)
 

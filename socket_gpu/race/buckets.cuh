@@ -1,7 +1,7 @@
 // Soft buckets of 16 vectors a warp, in the registers that tensor cores take them from (R1), and their derivatives (R8).
 //
-// A piece is a table, or the buckets of one that agree in the planes from `free` on: 2^free <= 16 buckets. Lane l has the
-// pieces own * (4 g + ...) of part l % 4 of a quad, `own` a group, for vectors l / 4 and l / 4 + 8. So the columns that a lane
+// A piece is a table, or the buckets of one that agree in the planes from `free` on: 2^free <= 16 buckets. Of group g lane l
+// has the pieces 4 (own g + i) + l % 4, i < own, for vectors l / 4 and l / 4 + 8. So the columns that a lane
 // holds of a product z = x W are the planes of its own pieces, and the features that it makes of them are the elements that it
 // holds of a left fragment: nothing moves between lanes. A plane that several lanes need stands in several columns of W. A
 // group has `WIDTH` features; pieces beyond the last are there and vanish.
@@ -26,7 +26,7 @@ template <auto C> struct Buckets {
     static constexpr int CHUNKS = WIDTH / 8;
     typedef Matrix<C.head_dim, COLUMNS> Weights;  // of a group
     // Of rows that hold vectors first and their features later.
-    template <int PARTS> static constexpr int PITCH = WIDTH * PARTS > C.head_dim ? WIDTH * PARTS : C.head_dim;
+    template <int PARTS> static constexpr int PITCH = WIDTH * PARTS > C.head_dim ? (WIDTH * PARTS + 63) / 64 * 64 : C.head_dim;
 
     // Column of a lane's plane m, and of its feature m, within 16 columns a step.
     static __device__ __forceinline__ int column(int part, int m) { return m / 4 * 16 + m % 4 / 2 * 8 + part * 2 + m % 2; }

@@ -68,9 +68,9 @@ def _layout(planes: int, tables: int, free: int) -> BucketLayout:
     return BucketLayout(planes, tables, free, own, -(-pieces // (4 * own)))
 
 
-def tile_size(tokens: int, heads: int, layout: BucketLayout) -> int:
+def tile_size(tokens: int, heads: int, layout: BucketLayout, causal: bool) -> int:
     """Tokens whose sums are kept: enough tiles for a GPU and few enough that their sums take little memory."""
-    if layout.groups > 1:
+    if causal and layout.groups > 1:  # sums that grow with a chunk do not fit in registers
         return CHUNK
     return min(max(tokens * heads // _TILES // CHUNK * CHUNK, CHUNK), _LONGEST_TILE)
 
@@ -143,4 +143,5 @@ class SharedMemory:
 
     @property
     def _one_featured(self) -> int:
-        return CHUNK * max(self.head_dim, self.layout.width * self.feature_parts) * 2
+        row = -(-self.layout.width * self.feature_parts // 64) * 64  # chunks are swapped within 128 bytes
+        return CHUNK * max(self.head_dim, row) * 2

@@ -96,7 +96,7 @@ def layout_of(shape: SequenceShape) -> BucketLayout:
 
 def tile_of(shape: SequenceShape) -> int:
     """Tokens whose sums are kept, of keys and of queries."""
-    return tile_size(_tokens(shape), shape.keys[0] * shape.keys[1], layout_of(shape))
+    return tile_size(_tokens(shape), shape.keys[0] * shape.keys[1], layout_of(shape), shape.causal)
 
 
 def sums_shape(shape: SequenceShape) -> tuple[int, ...]:

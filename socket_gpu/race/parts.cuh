@@ -29,6 +29,7 @@ template <int PARTS> __device__ __forceinline__ void split(u32 (&parts)[PARTS], 
 // an address by an exclusive or and a constant, whatever the lane.
 template <int PITCH, int ROWS> struct Matrix {
     static constexpr int ROW_BYTES = 2 * PITCH, BYTES = ROW_BYTES * ROWS;
+    static_assert(PITCH % 64 == 0, "chunks are swapped within 128 bytes of a row");
     char* base;
     __device__ __forceinline__ char* chunk(int row, int number) const { return base + row * ROW_BYTES + (((number & 7) ^ (row & 7)) << 4) + (number >> 3 << 7); }
     __device__ __forceinline__ u32& pair(int row, int column) const { return *reinterpret_cast<u32*>(chunk(row, column >> 3) + (column & 7) * 2); }

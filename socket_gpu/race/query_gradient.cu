@@ -61,6 +61,7 @@ __global__ void __launch_bounds__(THREADS, C.causal ? 2 : 3) query_gradient(cons
     load_chunk<DIM>(query, q, p.query.token, begin, end);
 #pragma unroll 1
     for (int first = begin; first < end; first += CHUNK) {
+        if (C.groups > 1 && first > begin) load_chunk<DIM>(query, q, p.query.token, first, end);
         if constexpr (C.causal) load_chunk<DIM>(walk.vectors, p.keys.of(pair, num_kv_heads), p.keys.token, first, end);
         commit_copies();
         load_chunk<DIM>(above, g, p.above.token, first, end);

@@ -2,8 +2,8 @@
 //
 // A block takes a tile of one query head, 64 tokens at a time. All see all keys: A and B are the sums of all tiles. Causal,
 // the sums start with those of the tiles before and are added to behind every 64 tokens, which see one another by the products
-// of their features, masked. Of more than 64 features, sums cannot stay in registers: a tile is then 64 tokens, and its sums
-// are read a group of features at a time.
+// of their features, masked. Of more than 64 features, sums cannot stay in registers: they are read a group of features at a
+// time, and a tile is 64 tokens if causal.
 //
 // Cost in bfloat16: 4 head_dim bytes a token and head, causal 8; 6 F head_dim operations, causal 10 F head_dim
 // + 80 (3 F + 2 head_dim).

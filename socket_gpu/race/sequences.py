@@ -71,7 +71,8 @@ class RaceSequences:
     ------
     TypeError, ValueError
         For what differs from the above, and for planes that need more shared memory than the device has. NaN and
-        infinity are not looked for, and spread to the outputs whose sums they enter.
+        infinity are not looked for, and spread to the outputs whose sums they enter; causal, also to those of up to 15
+        tokens before, by a product with 0.
     """
 
     def __init__(

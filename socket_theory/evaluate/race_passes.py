@@ -35,7 +35,7 @@ def torch_passes(
 
     def both() -> Any:
         value, mass, weighted = attend()
-        into = Gradients.like(query, keys, values, hashed, True)
+        into = Gradients.like(query, keys, values, hashed, False)
         q, k, v, g = (grouped(tensor, keys.shape[-3]) for tensor in (query, keys, values, above))
         if is_causal:
             causal.backward(q, k, v, g, hashed, into)

@@ -81,6 +81,7 @@ RACE_SEQUENCES = [
     (8, 1, 64, "bfloat16", True, 2),
     (5, 5, 128, "float16", False, 1),
     (2, 3, 64, "float32", True, 1),
+    (4, 3, 64, "bfloat16", True, 1),
 ]
 PAGES = (0, 16)
 # Launched, not compiled: many tables and the largest group, for every number of planes.

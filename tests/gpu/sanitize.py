@@ -18,6 +18,7 @@ import cupy
 import numpy as np
 
 import socket_gpu
+from socket_gpu.race import buckets
 from socket_gpu.race.plan import RacePlan
 from socket_gpu.race.sequences import RaceSequences
 from socket_gpu.registry import CupyBackend
@@ -76,7 +77,8 @@ RACE_STEPS = [
 RACE_SEQUENCES = [
     (4, 4, 128, "bfloat16", True, 2),
     (5, 5, 64, "float16", False, 1),
-    (8, 1, 64, "bfloat16", True, 1),
+    (8, 1, 64, "bfloat16", True, 2),
+    (4, 3, 64, "bfloat16", True, 1),
     (2, 3, 64, "float32", True, 3),
     (4, 4, 128, "bfloat16", False, 1),
 ]
@@ -145,13 +147,14 @@ def take_race_steps(method: Race, head_dim: int, dtype: str, value_dim: int, val
 
 
 def take_whole_sequences(planes: int, tables: int, head_dim: int, dtype: str, causal: bool, group: int) -> None:
-    """Both passes over two sequences that end between chunks and, not causal, more queries than keys."""
+    """Both passes over two sequences of several chunks in a tile and, not causal, with more queries than keys."""
     draw, element = KEY.generator(), bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
-    asked, held = (2, group, 70 if causal else 130, head_dim), (2, 1, 70, head_dim)
+    asked, held = (2, group, 200 if causal else 260, head_dim), (2, 1, 200, head_dim)
     query, keys, values, above = (
         cupy.asarray(draw.standard_normal(shape).astype(element)) for shape in (asked, held, held, asked)
     )
     weights = cupy.asarray(draw.standard_normal((tables, planes, head_dim)).astype(np.float32))
+    buckets._TILES = 1
     passes = RaceSequences(query, keys, values, weights, cupy.ones((), np.float32), causal)
     passes.forward()
     passes.backward(above)

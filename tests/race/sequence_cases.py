@@ -61,6 +61,8 @@ INSTANCES = [
     Case((8, 1), 64, "float32", False),
     Case((1, 32), 64, "bfloat16", True),
     Case((2, 3), 128, "bfloat16", False),
+    Case((4, 3), 64, "bfloat16", True),
+    Case((3, 5), 64, "bfloat16", False),
 ]
 CASES = [
     *INSTANCES,

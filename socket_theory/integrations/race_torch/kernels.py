@@ -48,7 +48,7 @@ class Kernels:
             return made if own.takes(made.shape) else None
 
     def empty_sums(self, like: Any) -> tuple[Any, Any]:
-        """mass [G, tiles, F] and weighted [G, tiles, F, D], which `attend` fills."""
+        """mass [G, tiles + 1, F] and weighted [G, tiles + 1, F, D], which `attend` fills."""
         with self._current():
             shape = self.own.sums_shape(self.shape)
         return like.new_empty(shape[:-1], dtype=torch.float32), like.new_empty(shape, dtype=torch.float32)

@@ -38,7 +38,7 @@ def require_steepness(beta: float, num_planes: int, dtype: Any) -> float:
 
 def _attend(query: Any, keys: Any, values: Any, planes: Any, beta: Any, is_causal: bool) -> tuple[Any, Any, Any]:
     """The value [..., Hq, T, E], and the sums that the gradient needs: A [G, F] and B [G, F, E] over all keys, or those
-    of kernels, A [G, tiles, F] and B [G, tiles, F, E]."""
+    of kernels, A [G, tiles + 1, F] and B [G, tiles + 1, F, E]."""
     if beta.device.type == "cpu":  # reading one on a GPU would wait for it
         require_steepness(require_positive("beta", float(beta)), planes.shape[1], compute_dtype(query.dtype))
     kernels = Kernels.of(query, keys, values, planes, is_causal)
