@@ -33,7 +33,7 @@ def numpy_device(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", NumpyUnderCupysName("cupy"))
     for module in (bench_pass, stages):
         monkeypatch.setattr(module, "capture", lambda work: work)
-    monkeypatch.setattr(bench_pass, "held_bytes", lambda: 1000)
+    monkeypatch.setattr(bench_pass, "held_bytes", lambda: bench_pass.FLUSH_BYTES + 1000)
     monkeypatch.setattr(border_gate, "TILE", TILE)
     monkeypatch.setattr(inputs, "PIECE", 300)
 

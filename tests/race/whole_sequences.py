@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from socket_gpu.bench.clock import FLUSH_BYTES, Timing
+from socket_gpu.bench.clock import Timing
 from socket_gpu.race.exact import wide
 from socket_gpu.race.exact_law import Law
 
@@ -24,7 +24,7 @@ class NumpyUnderCupysName(ModuleType):
 
     @staticmethod
     def get_default_memory_pool():
-        return SimpleNamespace(used_bytes=lambda: FLUSH_BYTES + 1000, free_all_blocks=lambda: None)
+        return SimpleNamespace(used_bytes=lambda: 1000, free_all_blocks=lambda: None)
 
     def __getattr__(self, name):
         return getattr(np, name)
