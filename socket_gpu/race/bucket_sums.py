@@ -9,10 +9,9 @@ import numpy as np
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import element, launch
 from socket_gpu.race.arrays import Attention, TileSums, heads
-from socket_gpu.race.buckets import THREADS, SharedMemory
+from socket_gpu.race.buckets import PARTS, THREADS, SharedMemory
 
 _FILE = "race/bucket_sums.cu"
-PARTS = 2
 _ADDERS = 128
 
 

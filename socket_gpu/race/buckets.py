@@ -9,6 +9,8 @@ from typing import Any
 MOST_PLANES, MOST_FEATURES = 32, 256
 HEAD_DIMS = (64, 128)
 CHUNK, THREADS = 64, 128
+PARTS = 2
+"""bfloat16 numbers that a feature, and a sum over a bucket, is taken apart into."""
 _WARPS = THREADS // 32
 _LIST = 16
 _LONGEST_TILE, _TILES = 4096, 2048

@@ -7,9 +7,7 @@ from typing import Any
 from socket_gpu.core._compile import compiled
 from socket_gpu.core._launch import element, launch
 from socket_gpu.race.arrays import Attention, TileSums, heads
-from socket_gpu.race.buckets import THREADS, SharedMemory
-
-PARTS = 2
+from socket_gpu.race.buckets import PARTS, THREADS, SharedMemory
 
 
 def key_gradient_into(

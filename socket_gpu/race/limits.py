@@ -9,12 +9,12 @@ from socket_gpu.race.buckets import (
     HEAD_DIMS,
     MOST_FEATURES,
     MOST_PLANES,
+    PARTS,
     BucketLayout,
     SharedMemory,
     bucket_layout,
     tile_size,
 )
-from socket_gpu.race.query_gradient import PARTS
 from socket_theory.core.checks import require_head_ratio
 from socket_theory.race.operations import SequenceShape
 
