@@ -114,8 +114,8 @@ def _require(name: str, found: Array, weights: Array, numbers: Array) -> None:
 
 
 def _one_a_row(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
-    """Arrays of `shape` [H, m, E] whose row i is zero except in column i mod E, where it has a number between 1 and 2 or
-    between -2 and -1."""
+    """Numbers of `shape` [H, m, E]: row i is zero except in column i mod E, where a number is drawn between 1 and 2 and
+    given a random sign."""
     numbers = np.zeros(shape)
     at = np.arange(shape[1])
     numbers[:, at, at % shape[2]] = rng.uniform(1, 2, shape[:2]) * rng.choice([-1, 1], shape[:2])
